@@ -8,7 +8,7 @@ export RUST_TEST_THREADS ?= $(shell cores=$$(nproc); echo $$((cores > 4 ? cores 
 # A newer Debian for test-4: sid or trixie. By default the newest that can be had.
 SUITE ?=
 
-.PHONY: demo test test-4 test-core chaos hostile api lint fuzz bench instructions allocations soak package test-package publish-check sbom setup
+.PHONY: demo test test-4 test-core chaos hostile api lint fuzz bench instructions allocations soak package static test-package publish-check sbom setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -30,12 +30,13 @@ test-4: setup
 test-core:
 	cargo test -p hapax-core
 
-# The relay killed with signal 9 under load, KILLS times for each policy of each store, and started again RESTARTS times; 20,000 random lives of a log on a disk that fails.
+# The relay killed with signal 9 under load, KILLS times for each policy of each store, and started again RESTARTS times; 20,000 random lives of a log on a disk that fails; EXACTLY_ONCE seconds from outboxes to effects.
 KILLS ?= 1000
 RESTARTS ?= 500
+EXACTLY_ONCE ?= 600
 chaos: setup
 	HAPAX_LOG_SEEDS=20000 cargo test --lib store::
-	HAPAX_KILLS=$(KILLS) cargo test --test store -- --nocapture
+	HAPAX_KILLS=$(KILLS) HAPAX_EXACTLY_ONCE=$(EXACTLY_ONCE) cargo test --test store -- --nocapture
 	HAPAX_KILLS=$(KILLS) cargo test --test relay stream::survive -- --nocapture
 	HAPAX_RESTARTS=$(RESTARTS) cargo test --test relay restart:: -- --nocapture
 	cargo test --test relay stream:: -- --ignored
@@ -95,6 +96,11 @@ package:
 	@scripts/setup package
 	cargo build --release
 	scripts/package
+
+# A program that needs no library of the system, in target/x86_64-unknown-linux-musl/release (docs/adr/0040-packages.md).
+static:
+	@scripts/setup static
+	cargo build --release --target x86_64-unknown-linux-musl
 
 # Installs, runs, upgrades and purges the package in a Debian 12 of its own: a minute, and a release build before it. Where no such
 # root can be made, it says why and passes.

@@ -11,6 +11,7 @@
 //! live               the configuration in force, and how a new one takes its place
 //! store              the windows, and the stores that outlive the process
 //! net                the sockets of clients and of the broker; the clock is read here
+//! signals            what is said of dropped publishes, beside the answer to their publisher
 //! config             the file, the flags and the environment, checked once
 //! tls                the settings of TLS, made from files with certificates
 //! log stats process accept clock bounded_file private_file service   what all of them may use
@@ -31,6 +32,7 @@ pub mod net;
 mod private_file;
 pub mod process;
 pub mod service;
+pub mod signals;
 pub mod stats;
 pub mod store;
 pub mod tls;

@@ -10,6 +10,7 @@ use hapax::net::{
 };
 use hapax::process::{self, TooFewFiles};
 use hapax::service::{Manager, Phase, Sockets};
+use hapax::signals;
 use hapax::stats::Stats;
 use hapax::store::{self, Opened};
 use hapax::tls::{self, Certificates};
@@ -40,6 +41,8 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 const TICK_EVERY: Duration = Duration::from_secs(1);
 /// How long the stores may take for their last records at least, however little of `timeouts.drain` is left.
 const STORES_AT_LEAST: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for copies of duplicates.
+const COPIES_AT_MOST: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for threads that read files or change windows.
 const LAST_THREADS: Duration = Duration::from_secs(1);
 
@@ -174,8 +177,12 @@ async fn serve_until_told(
     let admin_tls = config.admin_tls.clone().map(|files| files.open("admin")).transpose()?;
     let upstream_tls = config.upstream_tls.clone().map(|files| files.open("upstream")).transpose()?;
     let telemetry_tls = config.telemetry.tls.clone().map(|files| files.open("telemetry")).transpose()?;
+    let duplicates_tls = config.duplicates.as_ref().and_then(|duplicates| duplicates.tls.clone());
+    let duplicates_tls = duplicates_tls.map(|files| files.open("duplicates")).transpose()?;
     certificates.extend(admin_tls.iter().map(|tls| Arc::clone(tls) as _));
-    certificates.extend(upstream_tls.iter().chain(&telemetry_tls).map(|tls| Arc::clone(tls) as _));
+    certificates.extend(
+        upstream_tls.iter().chain(&telemetry_tls).chain(&duplicates_tls).map(|tls| Arc::clone(tls) as _),
+    );
     let opener =
         Opener { tls: upstream_tls, proxy_header: config.upstream_proxy_protocol == ProxyProtocol::V2 };
     let admin_listener = match config.admin {
@@ -218,6 +225,7 @@ async fn serve_until_told(
             (Some(spans), Some(queue))
         }
     };
+    let signals = signals::Signals::new(Arc::clone(&set), config.duplicates.clone(), duplicates_tls);
     let relay = CurrentRelay::new(Relay {
         shared: Arc::clone(&shared),
         upstreams: Arc::clone(&upstreams),
@@ -226,6 +234,7 @@ async fn serve_until_told(
         stats: Arc::clone(&stats),
         connections: Arc::clone(&connections),
         memory: Arc::clone(&memory),
+        signals: Arc::clone(&signals),
         spans: spans.clone(),
     });
     let running = Running::new(&config, windows, draining.clone());
@@ -253,6 +262,7 @@ async fn serve_until_told(
             connections: Arc::clone(&connections),
             upstreams: Arc::clone(&upstreams),
             certificates: Arc::clone(&certificates),
+            signals,
             tls: admin_tls,
             reloader: Some(Arc::clone(&reloader)),
             draining: leaving.clone(),
@@ -291,6 +301,9 @@ async fn serve_until_told(
     });
     let left = relay.now().settings.drain_timeout.saturating_sub(clock::now().duration_since(begun));
     reloader.close(left.max(STORES_AT_LEAST)).await;
+    if let Some(copies) = &relay.now().signals.copies {
+        copies.close(COPIES_AT_MOST).await;
+    }
     tracing::info!("drained; good bye");
     Ok(())
 }

@@ -31,6 +31,7 @@ pub mod telemetry;
 use crate::config::Config;
 use crate::live::{Reloader, Running};
 use crate::net::{ConnectionList, Spans, Upstreams};
+use crate::signals::Signals;
 use crate::stats::Stats;
 use crate::tls::{self, Certificates};
 use api::{Events, Followers};
@@ -83,6 +84,8 @@ pub struct Parts<'a> {
     pub upstreams: Arc<Upstreams>,
     /// the certificates of the process
     pub certificates: Arc<Certificates>,
+    /// what is said of dropped publishes
+    pub signals: Arc<Signals>,
     /// the settings of TLS of this listener; `None`: it is served without
     pub tls: Option<Arc<tls::Server>>,
     /// reads the configuration again; `None`: this process can't
@@ -131,6 +134,7 @@ impl Admin {
             connections,
             upstreams,
             certificates,
+            signals,
             tls,
             reloader,
             draining,
@@ -147,6 +151,7 @@ impl Admin {
                 certificates,
                 draining.clone(),
                 Arc::clone(&exports),
+                signals,
             ),
             journal: Journal::default(),
             history: History::new(&since),

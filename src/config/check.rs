@@ -6,11 +6,12 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, WindowConfig, addresses, listener, log_filter, machine, sequence, store, telemetry, token,
-    upstream, value, warnings,
+    Token, WindowConfig, addresses, duplicates, guard, listener, log_filter, machine, sequence, store,
+    telemetry, token, upstream, value, warnings,
 };
 use crate::tls::ClientFiles;
 use hapax_core::pressure::budget;
+use hapax_core::window::{Release, Scope};
 use hapax_core::wire::IdSource;
 use hapax_core::wire::frame::MIN_FRAME_MAX;
 use std::collections::HashMap;
@@ -59,6 +60,8 @@ pub(super) fn check(name: Option<&str>, text: &str, overrides: &Overrides) -> Re
     check_names(&config, &mut report);
     check_stores(&config, &mut report);
     check_quotas(&config, &mut report);
+    check_releases(&config, &mut report);
+    duplicates::check(&config, &mut report);
     sequence::check(&config, &mut report);
     share_budget(&mut config, &mut report);
     warnings::add(&config, machine::memory(), &mut report);
@@ -107,10 +110,12 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let memory_budget = top.read_optional(report, "memory_budget", |v| value::bytes(v, 1..=most::BUDGET));
     let limits = read_limits(top.section("limits", report), report);
     let stores = store::read(top.section("store", report), report);
+    let duplicates = duplicates::read(top.section("duplicates", report), report);
     let timeouts = read_timeouts(top.section("timeouts", report), report);
     let log = read_log(top.section("log", report), report);
     let telemetry = telemetry::read(top.section("telemetry", report), report);
-    let windows = read_windows(&mut top, limits.waiters_per_id, report);
+    let mut windows = read_windows(&mut top, limits.waiters_per_id, report);
+    windows.extend(guard::read(&mut top, limits.waiters_per_id, report));
     top.finish(report);
     let level = overridden(log.level, "log.level", overrides.log.as_ref(), report, log_filter::parse);
     Config {
@@ -134,6 +139,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         reuse_port,
         state_dir,
         store: stores,
+        duplicates,
         memory_budget,
         limits,
         timeouts,
@@ -340,8 +346,16 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
     limits.mode = section.read(report, "mode", limits.mode, |v| value::word(v, "enforce"));
     rules.in_doubt = section.read(report, "in_doubt", rules.in_doubt, |v| value::word(v, "forget"));
     rules.republish = section.read(report, "republish", rules.republish, |v| value::word(v, "connection"));
+    rules.release = section.read(report, "release", rules.release, |v| value::word(v, "consumed"));
     rules.missing_id = section.read(report, "missing_id", rules.missing_id, |v| value::word(v, "forward"));
     rules.on_conflict = section.read(report, "on_conflict", rules.on_conflict, |v| value::word(v, "drop"));
+    let signals = &mut rules.signals;
+    signals.on_duplicate =
+        section.read(report, "on_duplicate", signals.on_duplicate, |v| value::word(v, "return"));
+    signals.duplicates_to = section
+        .read_optional(report, "duplicates_to", |v| value::exchange(value::text(v, "orders.duplicates")?))
+        .map(Arc::from);
+    signals.audit = section.read(report, "audit", signals.audit, value::boolean);
     limits.refresh_on_duplicate = section.read(report, "refresh_on_duplicate", false, value::boolean);
     limits.waiters_per_id =
         section.read(report, "waiters_per_id", waiters, |v| value::count(v, 0..=most::WAITERS));
@@ -355,7 +369,7 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
 }
 
 /// Returns where the id is: `id`, or what `preset` stands for.
-fn read_id(section: &mut Section<'_>, default: IdSource, report: &mut Report) -> IdSource {
+pub(super) fn read_id(section: &mut Section<'_>, default: IdSource, report: &mut Report) -> IdSource {
     let id = section.read_optional(report, "id", value::id);
     let preset: Option<Preset> = section.read_optional(report, "preset", |v| value::word(v, "celery"));
     let Some(preset) = preset else { return id.unwrap_or(default) };
@@ -377,11 +391,12 @@ fn check_names(config: &Config, report: &mut Report) {
             continue; // reported already
         }
         if let Some(first) = seen.insert(name, index) {
-            let first = report.place(&report.source(&format!("window.{first}.name")));
-            let source = report.source(&format!("window.{index}.name"));
+            let kind = config.windows.get(first).map(|window| window.judges).unwrap_or_default().section();
+            let first = report.place(&report.source(&format!("{}.name", guard::path_of(config, first))));
+            let source = report.source(&format!("{}.name", guard::path_of(config, index)));
             report.problem(
                 &source,
-                format!("a window named \"{name}\" is there already, at {first}"),
+                format!("a {kind} named \"{name}\" is there already, at {first}"),
                 "give it another name",
             );
         }
@@ -413,19 +428,37 @@ fn check_quotas(config: &Config, report: &mut Report) {
     }
 }
 
+/// Reports a release that could never happen, because a delivery does not show the key of its publish.
+fn check_releases(config: &Config, report: &mut Report) {
+    let releasing = config.windows.iter().enumerate();
+    for (index, window) in releasing.filter(|(_, window)| window.rules.release == Release::Consumed) {
+        let rules = &window.rules;
+        let why = match (&rules.id, &rules.forward_to) {
+            (IdSource::Body, _) => "`id` is \"body\", and a delivery is not held until its body is known",
+            (_, Some(_)) if rules.scope != Scope::Vhost => {
+                "`forward_to` sends messages to another exchange, so a delivery does not show where it was published"
+            }
+            _ => continue,
+        };
+        let source = report.source(&format!("{}.release", guard::path_of(config, index)));
+        report.problem(
+            &source,
+            format!("{}: `release` is \"consumed\", but {why}", window.title()),
+            "leave `release` out; or take the id from a property or a header, and with `forward_to` write scope = \"vhost\"",
+        );
+    }
+}
+
 /// Reports a window whose store is not told where to keep it, or with which secret.
 fn check_stores(config: &Config, report: &mut Report) {
     let has_secret = config.digest_secret_file.is_some() || report.is_wrong("digest_secret_file");
     let has_folder = config.state_dir.is_some() || report.is_wrong("state_dir");
     for (index, window) in config.windows.iter().enumerate() {
-        let (name, kind) = (&window.rules.name, window.store.name());
+        let (title, kind) = (window.title(), window.store.name());
+        let path = guard::path_of(config, index);
         let mut missing = |what: &str, fix: &str| {
-            let source = report.source(&format!("window.{index}.store"));
-            report.problem(
-                &source,
-                format!("window \"{name}\": `store` is \"{kind}\", but there is no {what}"),
-                fix,
-            );
+            let source = report.source(&format!("{path}.store"));
+            report.problem(&source, format!("{title}: `store` is \"{kind}\", but there is no {what}"), fix);
         };
         match window.store {
             StoreKind::Memory => continue,
@@ -444,10 +477,10 @@ fn check_stores(config: &Config, report: &mut Report) {
             StoreKind::Disk | StoreKind::Stream | StoreKind::Redis => {}
         }
         if matches!(window.store, StoreKind::Stream | StoreKind::Redis) && !has_secret && !has_folder {
-            let source = report.source(&format!("window.{index}.store"));
+            let source = report.source(&format!("{path}.store"));
             report.problem(
                 &source,
-                format!("window \"{name}\": `store` is \"{kind}\", which outlives this process, but the secret of the digests would not"),
+                format!("{title}: `store` is \"{kind}\", which outlives this process, but the secret of the digests would not"),
                 "name a file with the secret that all relays of this window share, as in digest_secret_file = \"/etc/hapax/digest.secret\" (openssl rand -hex 16); for one relay alone, state_dir = \"/var/lib/hapax\" is enough",
             );
         }
@@ -460,10 +493,10 @@ fn share_budget(config: &mut Config, report: &mut Report) {
     let autos = || config.windows.iter().enumerate().filter(|(_, window)| window.auto);
     let Some((first, window)) = autos().next() else { return };
     for (index, window) in autos().filter(|(_, window)| !window.engine.resizes_in_place()) {
-        let (name, engine) = (&window.rules.name, window.engine.name());
+        let (title, engine) = (window.title(), window.engine.name());
         report.problem(
-            &report.source(&format!("window.{index}.capacity")),
-            format!("window \"{name}\": `capacity` is \"auto\", but its engine \"{engine}\" makes a new store at each change of it"),
+            &report.source(&format!("{}.capacity", guard::path_of(config, index))),
+            format!("{title}: `capacity` is \"auto\", but its engine \"{engine}\" makes a new store at each change of it"),
             "choose another engine, or give `capacity` a number",
         );
     }
@@ -477,11 +510,8 @@ fn share_budget(config: &mut Config, report: &mut Report) {
     let Some(bytes) = config.memory_budget else {
         if !report.sources.contains_key("memory_budget") {
             report.problem(
-                &report.source(&format!("window.{first}.capacity")),
-                format!(
-                    "window \"{}\": `capacity` is \"auto\", but there is no `memory_budget` to share",
-                    window.rules.name
-                ),
+                &report.source(&format!("{}.capacity", guard::path_of(config, first))),
+                format!("{}: `capacity` is \"auto\", but there is no `memory_budget` to share", window.title()),
                 "write memory_budget = \"512MiB\" at the top of the file, above every [section], or give `capacity` a number",
             );
         }

@@ -3,8 +3,8 @@
 
 use super::machine;
 use super::{
-    Config, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings, Telemetry, Timeouts,
-    UpstreamAddress, UpstreamHealth, UpstreamOrder, WindowConfig,
+    Config, Judges, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings, Telemetry,
+    Timeouts, UpstreamAddress, UpstreamHealth, UpstreamOrder, WindowConfig,
 };
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
@@ -77,6 +77,10 @@ pub const STORE: Duration = hapax_core::session::STORE_TIMEOUT;
 pub const LEASE: Duration = IN_FLIGHT;
 /// The beginning of every key in Redis.
 pub const REDIS_PREFIX: &str = "hapax:";
+/// Copies of duplicates on their way: some seconds of a flood, until the broker is back.
+pub const COPIES: usize = 10_000;
+/// Bytes. They are taken only while the broker does not keep up.
+pub const COPIES_BYTES: usize = 64 << 20;
 /// Bytes of a stream at least: one of its segments, and some room.
 pub const STREAM_LEAST: usize = 1 << 20;
 /// The same as RabbitMQ's own `handshake_timeout`.
@@ -146,6 +150,7 @@ impl Default for Config {
             reuse_port: false,
             state_dir: None,
             store: StoreSettings::default(),
+            duplicates: None,
             memory_budget: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
@@ -234,6 +239,7 @@ impl WindowConfig {
     /// Creates a window for all exchanges with this name and all defaults.
     pub fn named(name: &str) -> WindowConfig {
         WindowConfig {
+            judges: Judges::default(),
             vhost: Pattern::everything(),
             exchange: Pattern::everything(),
             rules: Rules::named(name),

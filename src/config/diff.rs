@@ -60,12 +60,14 @@ const ADDED: &str = "it begins without ids";
 const REMOVED: &str = "its ids are forgotten; publishes in flight keep it until their outcome is known";
 const MOVED: &str =
     "an exchange that comes to another window is unknown there: retries of what was stored before may pass";
+const READ_ANEW: &str =
+    "it holds for consumers that begin after it, on channels that have not consumed before";
 const OTHER_WINDOW: &str = "its ids would mean something else, or it would need another store; give the window another name to have a new one, without ids";
 
 /// Returns when a change of this key takes effect. `window`: the key of a window.
 fn effect_of(key: &str, window: bool) -> Effect {
     match (window, key) {
-        (true, "capacity" | "ttl" | "mode" | "weight" | "vhost" | "exchange") => Effect::Now,
+        (true, "capacity" | "ttl" | "mode" | "weight" | "vhost" | "exchange" | "queue") => Effect::Now,
         (true, _) => Effect::Restart,
         (
             false,
@@ -102,7 +104,7 @@ fn effect_of(key: &str, window: bool) -> Effect {
     }
 }
 
-/// The keys of a configuration in groups: those of no window, and those of each window.
+/// The keys of a configuration in groups: those of no window, and those of each window and guard, by its title.
 struct Keys {
     plain: Vec<(String, String)>,
     windows: Vec<(String, Vec<(String, String)>)>,
@@ -110,11 +112,15 @@ struct Keys {
 
 impl Keys {
     fn of(config: &Config) -> Keys {
-        let name = |window: &super::WindowConfig| (window.rules.name.to_string(), Vec::new());
-        let mut keys = Keys { plain: Vec::new(), windows: config.windows.iter().map(name).collect() };
+        let title = |window: &super::WindowConfig| (window.title(), Vec::new());
+        let mut keys = Keys { plain: Vec::new(), windows: config.windows.iter().map(title).collect() };
+        let guards = config.windows.iter().filter(|window| !window.is_guard()).count();
         for (path, value) in show::entries(config) {
-            let of_window = path.strip_prefix("window.").and_then(|rest| rest.split_once('.'));
-            let window = of_window.and_then(|(index, key)| Some((index.parse::<usize>().ok()?, key)));
+            let of = |section, first| {
+                let (index, key) = path.strip_prefix(section)?.split_once('.')?;
+                Some((first + index.parse::<usize>().ok()?, key))
+            };
+            let window = of("window.", 0).or_else(|| of("guard.", guards));
             match window.and_then(|(index, key)| Some((keys.windows.get_mut(index)?, key))) {
                 Some(((_, settings), key)) => settings.push((key.to_owned(), value)),
                 None => keys.plain.push((path, value)),
@@ -201,7 +207,7 @@ impl Diff {
 
     fn windows(before: &Keys, after: &Keys, changes: &mut Vec<Change>) {
         for (name, settings) in &after.windows {
-            let key = format!("window \"{name}\"");
+            let key = name.clone();
             let Some(old) = before.window(name) else {
                 let to = Some(inline(settings));
                 changes.push(Change { key, from: None, to, effect: Effect::Now, note: Some(ADDED) });
@@ -216,6 +222,8 @@ impl Diff {
                     effect,
                     note: match (effect, setting) {
                         (Effect::Restart, _) => Some(OTHER_WINDOW),
+                        (_, "queue") => Some(READ_ANEW),
+                        (_, "vhost") if key.starts_with("guard") => Some(READ_ANEW),
                         (_, "vhost" | "exchange") => Some(MOVED),
                         _ => None,
                     },
@@ -224,7 +232,7 @@ impl Diff {
         }
         for (name, settings) in &before.windows {
             if after.window(name).is_none() {
-                let key = format!("window \"{name}\"");
+                let key = name.clone();
                 let from = Some(inline(settings));
                 changes.push(Change { key, from, to: None, effect: Effect::Now, note: Some(REMOVED) });
             }
@@ -236,7 +244,8 @@ impl Diff {
             after.names().into_iter().filter(|name| before.window(name).is_some()).collect();
         if kept != then || after.names().get(..kept.len()) != Some(&kept[..]) {
             let names = |names: Vec<&str>| {
-                Some(toml::Value::from(names.into_iter().map(str::to_owned).collect::<Vec<_>>()).to_string())
+                let name = |title: &str| title.split('"').nth(1).unwrap_or(title).to_owned();
+                Some(toml::Value::from(names.into_iter().map(name).collect::<Vec<_>>()).to_string())
             };
             changes.push(Change {
                 key: ORDER.to_owned(),

@@ -17,7 +17,7 @@ const LEVELS: [(&str, &[&str]); 6] = [
 /// The level of targets that the filter does not name.
 const OTHERWISE: &str = "info";
 /// The beginnings of the targets in Hapax itself. Deeper modules may follow.
-pub(super) const TARGETS: [&str; 23] = [
+pub(super) const TARGETS: [&str; 24] = [
     "hapax",
     "hapax::accept",
     "hapax::admin",
@@ -33,6 +33,7 @@ pub(super) const TARGETS: [&str; 23] = [
     "hapax::process",
     "hapax::run",
     "hapax::service",
+    "hapax::signals",
     "hapax::stats",
     "hapax::store",
     "hapax::tls",

@@ -13,6 +13,8 @@
 mod addresses;
 mod check;
 mod diff;
+mod duplicates;
+mod guard;
 mod json;
 mod listener;
 mod log_filter;
@@ -35,6 +37,8 @@ pub mod defaults;
 
 pub(crate) use check::{TICK, most};
 pub use diff::{Change, Diff, Effect};
+pub use duplicates::DuplicatesSettings;
+pub use guard::Judges;
 pub use listener::{ListenerConfig, ProxyProtocol};
 pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
@@ -99,6 +103,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// how Hapax reaches the stores that are servers
     pub store: StoreSettings,
+    /// the broker that gets copies of dropped publishes; `None`: nobody gets any
+    pub duplicates: Option<DuplicatesSettings>,
     /// bytes that the windows with `capacity = "auto"` share
     pub memory_budget: Option<usize>,
     /// limits of size and number
@@ -109,7 +115,8 @@ pub struct Config {
     pub log: LogSettings,
     /// where metrics and spans are sent
     pub telemetry: Telemetry,
-    /// in order: the first window that matches judges a publish
+    /// in order: the first window that matches judges a publish. Guards stand behind all other windows; of them, too, the first that matches
+    /// judges a delivery
     pub windows: Vec<WindowConfig>,
 }
 
@@ -254,12 +261,14 @@ pub enum LogFormat {
     Json,
 }
 
-/// One `[[window]]` of the file.
+/// One `[[window]]` or `[[guard]]` of the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WindowConfig {
+    /// which of them
+    pub judges: Judges,
     /// the vhosts that match
     pub vhost: Pattern,
-    /// the exchanges that match
+    /// the exchanges that match; of a guard: the queues
     pub exchange: Pattern,
     /// how publishes are judged
     pub rules: Rules,

@@ -4,7 +4,7 @@ use super::problem::{Report, Wrong};
 use super::raw::Section;
 use super::{Config, StoreKind, defaults, value};
 use hapax_core::window::local::Limits;
-use hapax_core::window::{Numbering, OnConflict, Rules};
+use hapax_core::window::{Numbering, OnConflict, Release, Rules};
 use hapax_core::wire::IdSource;
 
 /// Reads the keys that say how numbers are judged.
@@ -32,7 +32,7 @@ pub(super) fn default_capacity(rules: &Rules, limits: &mut Limits) {
 
 /// Reports keys that a window of sequences can't have, and keys that only such a window has.
 pub(super) fn check(config: &Config, report: &mut Report) {
-    for (index, window) in config.windows.iter().enumerate() {
+    for (index, window) in config.windows.iter().enumerate().filter(|(_, window)| !window.is_guard()) {
         let (rules, name) = (&window.rules, &window.rules.name);
         let path = |key: &str| format!("window.{index}.{key}");
         if rules.id != IdSource::Sequence {
@@ -70,6 +70,11 @@ pub(super) fn check(config: &Config, report: &mut Report) {
                 rules.on_conflict != OnConflict::Drop,
                 "on_conflict",
                 "leave it out: of a number one bit is remembered, and nothing of the body",
+            ),
+            (
+                rules.release != Release::Ttl,
+                "release",
+                "leave it out: a producer does not use a number again",
             ),
             (
                 window.limits.refresh_on_duplicate,

@@ -2,7 +2,7 @@
 
 use super::show_tls;
 use super::value::{show_bytes, show_id};
-use super::{Config, Sources, warnings};
+use super::{Config, Sources, guard, warnings};
 use hapax_core::wire::IdSource;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
@@ -147,6 +147,17 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         out.string("prefix", &redis.prefix)?;
     }
 
+    if let Some(duplicates) = &config.duplicates {
+        out.section("[duplicates]", "duplicates.".into())?;
+        match &duplicates.uri_file {
+            Some(file) => out.string("uri_file", file.display())?,
+            None => out.raw("uri", list(&duplicates.nodes))?,
+        }
+        out.raw("messages", duplicates.messages)?;
+        out.raw("bytes", show_bytes(duplicates.bytes))?;
+        show_tls::write_client("duplicates.tls", duplicates.tls.as_ref(), out)?;
+    }
+
     let health = &config.upstream_health;
     out.section("[upstream_health]", "upstream_health.".into())?;
     out.duration("interval", health.interval)?;
@@ -185,8 +196,12 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     show_tls::write_client("telemetry.tls", telemetry.tls.as_ref(), out)?;
 
     for (index, window) in config.windows.iter().enumerate() {
-        out.section("[[window]]", format!("window.{index}."))?;
-        write_window(window, out)?;
+        let header = format!("[[{}]]", window.judges.section());
+        out.section(&header, format!("{}.", guard::path_of(config, index)))?;
+        match window.is_guard() {
+            true => write_guard(window, out)?,
+            false => write_window(window, out)?,
+        }
     }
     let windows = about_bytes(warnings::windows_bytes(config));
     writeln!(
@@ -234,7 +249,13 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     } else {
         out.word("on_conflict", rules.on_conflict)?;
     }
+    out.word("on_duplicate", rules.signals.on_duplicate)?;
+    if let Some(exchange) = &rules.signals.duplicates_to {
+        out.string("duplicates_to", exchange)?;
+    }
+    out.raw("audit", rules.signals.audit)?;
     out.word("republish", rules.republish)?;
+    out.word("release", rules.release)?;
     out.raw("refresh_on_duplicate", limits.refresh_on_duplicate)?;
     out.raw("waiters_per_id", limits.waiters_per_id)?;
     if let Some(exchange) = &rules.forward_to {
@@ -242,6 +263,30 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     }
     out.word("confirms", rules.confirms)?;
     out.raw("verify_routing", rules.verify_routing)
+}
+
+fn write_guard(guard: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result {
+    let (rules, limits) = (&guard.rules, &guard.limits);
+    out.string("name", &rules.name)?;
+    out.string("vhost", guard.vhost.as_str())?;
+    out.string("queue", guard.exchange.as_str())?;
+    out.raw("id", show_id(&rules.id))?;
+    match guard.auto {
+        true => out.string("capacity", "auto")?,
+        false => out.raw("capacity", limits.capacity)?,
+    }
+    if !guard.auto {
+        writeln!(out.text, "# takes {} when it is full", about_bytes(warnings::window_bytes(guard)))?;
+    }
+    out.raw("weight", guard.weight)?;
+    out.duration("ttl", limits.ttl)?;
+    out.word("engine", guard.engine)?;
+    out.word("store", guard.store)?;
+    out.word("remember", guard.policy.remember)?;
+    out.duration("remember_delay", guard.policy.delay)?;
+    out.word("on_outage", guard.policy.on_outage)?;
+    out.word("mode", limits.mode)?;
+    out.raw("waiters_per_id", limits.waiters_per_id)
 }
 
 /// Writes a size for people, with three digits.

@@ -159,22 +159,11 @@ fn read_stream(mut section: Section<'_>, report: &mut Report) -> Option<StreamSe
     if section.is_absent() {
         return None;
     }
-    let (nodes, uri_file) = read_nodes(&mut section, ("uri", "uri_file"), STREAM_EXAMPLE, amqp, report);
-    let tls = section.section("tls", report);
-    let source = tls.source();
-    let tls = listener::read_client(tls, report);
-    let uses_tls = nodes.iter().any(|node: &Node| node.scheme == AMQPS);
-    if tls.is_some() && !uses_tls && !nodes.is_empty() {
-        report.problem(
-            &source,
-            "`[store.stream.tls]` means nothing, because no URI of `[store.stream]` begins with amqps://",
-            "write amqps://HOST (RabbitMQ's port for TLS is 5671), or leave the section out",
-        );
-    }
+    let Broker { nodes, uri_file, tls } = read_broker(&mut section, "store.stream", report);
     let settings = StreamSettings {
         nodes,
         uri_file,
-        tls: tls.or_else(|| uses_tls.then(ClientFiles::default)),
+        tls,
         declare: section.read(report, "declare", true, value::boolean),
         max_bytes: section.read(report, "max_bytes", 1 << 30, |v| {
             value::bytes(v, super::defaults::STREAM_LEAST..=most::BUDGET)
@@ -182,6 +171,30 @@ fn read_stream(mut section: Section<'_>, report: &mut Report) -> Option<StreamSe
     };
     section.finish(report);
     Some(settings)
+}
+
+/// A broker that Hapax itself logs in to.
+pub(super) struct Broker {
+    pub(super) nodes: Vec<Node>,
+    pub(super) uri_file: Option<PathBuf>,
+    pub(super) tls: Option<ClientFiles>,
+}
+
+/// Reads the broker that `uri` or `uri_file` names in the section of this name.
+pub(super) fn read_broker(section: &mut Section<'_>, name: &str, report: &mut Report) -> Broker {
+    let (nodes, uri_file) = read_nodes(section, ("uri", "uri_file"), STREAM_EXAMPLE, amqp, report);
+    let tls = section.section("tls", report);
+    let source = tls.source();
+    let tls = listener::read_client(tls, report);
+    let uses_tls = nodes.iter().any(|node: &Node| node.scheme == AMQPS);
+    if tls.is_some() && !uses_tls && !nodes.is_empty() {
+        report.problem(
+            &source,
+            format!("`[{name}.tls]` means nothing, because no URI of `[{name}]` begins with amqps://"),
+            "write amqps://HOST (RabbitMQ's port for TLS is 5671), or leave the section out",
+        );
+    }
+    Broker { nodes, uri_file, tls: tls.or_else(|| uses_tls.then(ClientFiles::default)) }
 }
 
 fn read_redis(mut section: Section<'_>, report: &mut Report) -> Option<RedisSettings> {

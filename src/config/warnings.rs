@@ -3,7 +3,7 @@
 
 use super::problem::{Report, Source};
 use super::show::about_bytes;
-use super::{Config, StoreKind, WindowConfig, upstream};
+use super::{Config, StoreKind, WindowConfig, guard, upstream};
 use hapax_core::pressure::budget;
 use hapax_core::session::is_loopback;
 use hapax_core::window::set::Pattern;
@@ -42,11 +42,12 @@ pub(super) fn window_bytes(window: &WindowConfig) -> usize {
 fn warn_stores(config: &Config, report: &mut Report) {
     let default = StorePolicy::default();
     for (index, window) in config.windows.iter().enumerate() {
-        let (policy, name) = (&window.policy, &window.rules.name);
+        let (policy, title) = (&window.policy, window.title());
+        let path = guard::path_of(config, index);
         let is_memory = window.store == StoreKind::Memory;
         let mut warn = |key: &str, why: &str, fix: &str| {
-            let source = report.source(&format!("window.{index}.{key}"));
-            report.warning(&source, format!("window \"{name}\": `{key}` means nothing, because {why}"), fix);
+            let source = report.source(&format!("{path}.{key}"));
+            report.warning(&source, format!("{title}: `{key}` means nothing, because {why}"), fix);
         };
         let changed = [
             ("remember", policy.remember != default.remember),
@@ -85,8 +86,9 @@ fn warn_memory(config: &Config, memory: usize, report: &mut Report) {
         return;
     }
     let largest = config.windows.iter().enumerate().max_by_key(|(_, window)| window_bytes(window));
-    let source =
-        largest.map_or(Source::Default, |(index, _)| report.source(&format!("window.{index}.capacity")));
+    let source = largest.map_or(Source::Default, |(index, _)| {
+        report.source(&format!("{}.capacity", guard::path_of(config, index)))
+    });
     report.warning(
         &source,
         format!(
@@ -104,16 +106,19 @@ fn warn_patterns(config: &Config, report: &mut Report) {
     for (index, window) in config.windows.iter().enumerate() {
         let patterns = [
             ("vhost", &window.vhost, vhost_trouble(&window.vhost)),
-            ("exchange", &window.exchange, exchange_trouble(&window.exchange)),
+            match window.is_guard() {
+                true => ("queue", &window.exchange, pattern_trouble(window.exchange.as_str())),
+                false => ("exchange", &window.exchange, exchange_trouble(&window.exchange)),
+            },
         ];
         for (key, pattern, trouble) in patterns {
             let Some((why, instead)) = trouble else { continue };
-            let source = report.source(&format!("window.{index}.{key}"));
-            let name = &window.rules.name;
+            let source = report.source(&format!("{}.{key}", guard::path_of(config, index)));
+            let title = window.title();
             report.warning(
                 &source,
                 format!(
-                    "window \"{name}\": `{key}` is \"{}\", which fits no name that is likely: {why}",
+                    "{title}: `{key}` is \"{}\", which fits no name that is likely: {why}",
                     pattern.as_str()
                 ),
                 instead,
@@ -217,18 +222,16 @@ fn warn_all_local(config: &Config, report: &mut Report) {
 /// Warns of a window that can never judge a publish, because one before it matches everything that it matches.
 fn warn_unreachable(config: &Config, report: &mut Report) {
     for (index, window) in config.windows.iter().enumerate() {
-        let before = config.windows.iter().take(index);
+        let before = config.windows.iter().take(index).filter(|other| other.judges == window.judges);
         let covers = |other: &&WindowConfig| {
             other.vhost.covers(&window.vhost) && other.exchange.covers(&window.exchange)
         };
         if let Some(other) = before.filter(|other| !std::ptr::eq(*other, window)).find(covers) {
-            let source: Source = report.source(&format!("window.{index}"));
-            let (name, other) = (&window.rules.name, &other.rules.name);
+            let source: Source = report.source(&guard::path_of(config, index));
+            let (title, other) = (window.title(), &other.rules.name);
             report.warning(
                 &source,
-                format!(
-                    "window \"{name}\" is never reached: \"{other}\" above it takes all that it could get"
-                ),
+                format!("{title} is never reached: \"{other}\" above it takes all that it could get"),
                 format!("move it above \"{other}\": the first match wins"),
             );
         }

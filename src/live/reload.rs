@@ -7,7 +7,7 @@ use super::{InForce, LastReload, Running};
 use crate::config::{Config, Diff, Effect, Problem, WindowConfig};
 use crate::net::{CurrentRelay, MemoryLimit, Relay};
 use crate::process::TooFewFiles;
-use crate::store::{CLOSE_WITHIN, Failure, Keeper, Maker, Stores};
+use crate::store::{self, CLOSE_WITHIN, Failure, Keeper, Maker, Stores};
 use crate::tls::Certificates;
 use hapax_core::pressure::Watched;
 use hapax_core::window::set::Pattern;
@@ -240,6 +240,17 @@ impl Reloader {
                 ));
             }
         }
+        for window in &new.windows {
+            let before = in_force.configured.iter().find(|before| before.rules.name == window.rules.name);
+            if before.is_some_and(|before| before.judges != window.judges) {
+                errors.push(format!(
+                    "\"{}\" was a {} and is a {} now: this needs a restart, or another name",
+                    window.rules.name,
+                    before.map(|before| before.judges).unwrap_or_default().section(),
+                    window.judges.section()
+                ));
+            }
+        }
         if self.set.is_crowded() {
             errors.push(
                 "earlier reloads have just moved many windows; try again when the publishes that were judged before have an outcome"
@@ -323,7 +334,7 @@ impl Reloader {
             if !places(&in_force.config, &in_force.windows).eq(places(&new, &windows)) {
                 let mut set = WindowSet::new();
                 for (window, watched) in new.windows.iter().zip(&windows) {
-                    set.push(window.vhost.clone(), window.exchange.clone(), Arc::clone(&watched.window));
+                    store::put(&mut set, window, watched);
                 }
                 self.set.replace(set);
                 *self.replaced.lock() = Some(now);

@@ -47,6 +47,7 @@ pub use upstreams::{NoAnswer, UpstreamNode, Upstreams};
 use crate::clock::now;
 use crate::config::Config;
 use crate::log::LogLimiter;
+use crate::signals::Signals;
 use crate::stats::Stats;
 use entrance::{NotLetIn, accepted};
 use hapax_core::session::Shared;
@@ -77,6 +78,8 @@ pub struct Relay {
     pub connections: Arc<ConnectionList>,
     /// bounds the memory that is held for clients
     pub memory: Arc<MemoryLimit>,
+    /// says what is to be said of dropped publishes
+    pub signals: Arc<Signals>,
     /// takes the spans of judged publishes; `None`: there are none
     pub spans: Option<Arc<Spans>>,
 }

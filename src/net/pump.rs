@@ -14,6 +14,7 @@ use super::side::{ReadOutcome, Side};
 use super::slots::ConnectionSlot;
 use super::upstreams::{Dialled, Unreachable};
 use super::{CurrentRelay, Gate, LogLimiters, Rates, Relay, Span, bad_headers, now};
+use crate::signals::Publisher;
 use bytes::Bytes;
 use hapax_core::session::{
     Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, Traced, counted_as,
@@ -35,6 +36,8 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
 /// The most bytes that are read from a client while it waits for a node of the broker, in addition to one read.
 const EARLY_BYTES: usize = 8 << 10;
+/// Frames of the client that are handled before other tasks get a turn. The dearest frame takes about a microsecond and a half.
+const FRAMES_PER_TURN: usize = 256;
 /// Bytes to read from the upstream before other tasks get a turn.
 const READ_PER_TURN: u64 = 1 << 20;
 /// Bytes to read from the upstream before an overdue timeout is handled, even if there is more to read. A socket
@@ -186,6 +189,7 @@ impl Pump<'_> {
                 && self.client.is_none()
                 && matches!(self.upstream, UpstreamSocket::None)
             {
+                self.relay.signals.audit.leave_out(self.session.unaudited());
                 return;
             }
             if self.close_if_asked() {
@@ -213,6 +217,7 @@ impl Pump<'_> {
                     self.session.handle_drain(self.now);
                 }
             }
+            self.session.handle_turn(FRAMES_PER_TURN, self.now);
             self.read_client();
             if mail {
                 self.session.handle_mail(self.now);
@@ -349,6 +354,7 @@ impl Pump<'_> {
         let client = self.client.as_ref();
         let upstream = &mut self.upstream;
         let (waits, holding) = (self.holding.is_waiting(), &mut self.holding);
+        let is_turn_over = self.session.is_turn_over();
         tokio::select! {
             () = async {
                 match client {
@@ -369,6 +375,7 @@ impl Pump<'_> {
             () = poll_fn(|cx| if mailbox.register(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }) => Wake::Mail,
             () = self.alarm.wait(deadline) => Wake::Timeout,
             () = holding.wait_for_room(), if waits => Wake::Sockets,
+            () = tokio::task::yield_now(), if is_turn_over => Wake::Sockets,
             _ = draining.wait_for(|draining| *draining), if !drained => Wake::Drain,
         }
     }
@@ -496,6 +503,8 @@ impl Pump<'_> {
                 Output::CloseUpstream => self.close_upstream(),
                 Output::CutUpstream => self.cut_upstream(),
                 Output::Sighted(sighting) => self.on_sighting(sighting),
+                Output::Audited(sighting) => self.relay.signals.audit(self.publisher(), &sighting, self.now),
+                Output::Copied(copy) => self.relay.signals.copy(self.publisher(), *copy, self.now),
                 Output::BadHeader(header) => self.log_bad_header(header),
                 Output::Traced(traced) => self.on_traced(traced),
             }
@@ -638,6 +647,11 @@ impl Pump<'_> {
         spans.put(Span { traced, user, began, ended });
     }
 
+    /// Says who the client is.
+    fn publisher(&self) -> Publisher<'_> {
+        Publisher { peer: self.peer, user: self.session.about().and_then(|about| about.user.as_deref()) }
+    }
+
     /// Shows people a publish of a known id.
     fn on_sighting(&self, sighting: Box<Sighting>) {
         if sighting.what.is_conflict() {
@@ -686,8 +700,8 @@ impl Pump<'_> {
         // Outcomes give memory back, too, as long as there are some to come.
         let waits_for_client =
             !self.reading_upstream || self.share.is_some() && self.session.unresolved() == 0;
-        // One that waits for a rate has not been asked to read.
-        let is_held = self.session.is_at_publish_limit();
+        // One that waits for a rate, or for its turn, has not been asked to read.
+        let is_held = self.session.is_at_publish_limit() || self.session.is_turn_over();
         let stands_still = !self.reading_client
             && !is_held
             && waits_for_client

@@ -12,6 +12,7 @@ mod stream;
 pub mod command;
 
 pub use changes::log_merged;
+pub(crate) use stream::{BrokerConnection, Why};
 
 use crate::config::{self, Config, StoreKind, WindowConfig};
 use crate::tls;
@@ -180,11 +181,20 @@ pub fn open_in(state: State, config: &Config, now: Instant) -> Result<Opened, Fa
     let (mut windows, mut stores) = (Vec::new(), Stores::default());
     for window in &config.windows {
         let (watched, keeper) = maker.make(config, window, now)?;
-        set.push(window.vhost.clone(), window.exchange.clone(), Arc::clone(&watched.window));
+        put(&mut set, window, &watched);
         stores.keepers.extend(keeper.map(|keeper| (Arc::clone(&window.rules.name), keeper)));
         windows.push(watched);
     }
     Ok(Opened { keys: maker.keys.clone(), set: LiveWindows::new(set), windows, stores, maker })
+}
+
+/// Adds a window to those that sessions ask, or a guard to those that they ask about queues.
+pub(crate) fn put(set: &mut WindowSet<dyn Inspect>, config: &WindowConfig, watched: &Watched) {
+    let (vhost, name, window) = (config.vhost.clone(), config.exchange.clone(), Arc::clone(&watched.window));
+    match config.is_guard() {
+        true => set.push_guard(vhost, name, window),
+        false => set.push(vhost, name, window),
+    }
 }
 
 impl Maker {

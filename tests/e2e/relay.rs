@@ -29,6 +29,16 @@ pub struct Relay {
     readers: Vec<JoinHandle<()>>,
 }
 
+/// The processor time that a process has taken so far, with that of threads that have ended. It is as fine as the kernel's clock ticks.
+pub fn cpu_of(pid: u32) -> std::time::Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // Behind the name, which may have spaces in it: the state, and eleven fields later the ticks in user mode and in the kernel.
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks =
+        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>();
+    std::time::Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
 /// The nodes at these addresses, as `--upstream` takes them.
 pub fn nodes(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(|address| format!("amqp://{address}")).collect::<Vec<_>>().join(",")
@@ -170,6 +180,11 @@ impl Relay {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// The processor time that it has taken so far.
+    pub fn cpu(&self) -> std::time::Duration {
+        cpu_of(self.child.as_ref().expect("it runs").id())
     }
 
     /// How many of its threads have this name.

@@ -55,6 +55,7 @@ async fn serve_before(nodes: &[SocketAddr], health: &str) -> Served {
         connections: ConnectionList::new(),
         upstreams,
         certificates: Arc::default(),
+        signals: Arc::default(),
         tls: None,
         reloader: None,
         draining,

@@ -3,9 +3,10 @@
 mod oracle;
 
 use hapax::config::{
-    Config, Given, LogFormat, Overrides, Problems, ProxyProtocol, Secret, Source, StoreKind, UpstreamAddress,
-    UpstreamOrder,
+    Config, Given, Judges, LogFormat, Overrides, Problems, ProxyProtocol, Secret, Source, StoreKind,
+    UpstreamAddress, UpstreamOrder,
 };
+use hapax_core::window::engine::EngineKind;
 use hapax_core::window::logged::{OnOutage, Remember, StorePolicy};
 use hapax_core::window::{ConfirmRule, Key, Mode, Numbering, OnGap, Scope};
 use hapax_core::wire::properties::IdValue;
@@ -320,7 +321,7 @@ fn every_key_arrives() {
     assert_eq!(settings.handshake_timeout, Duration::from_secs(4));
     assert_eq!(settings.rights_held, Duration::from_secs(5));
     assert_eq!((settings.max_unresolved, settings.held_bytes, settings.frame_max), (2, 0, 8192));
-    let [window, second, third] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
+    let [window, second, third, guard] = config.windows.as_slice() else { panic!("{:?}", config.windows) };
     assert_eq!(window.rules.id, IdSource::Header("x-dedup: odd".into()));
     assert_eq!(second.rules.id.to_string(), "correlation-id, header:a, header:b=c");
     assert_eq!((window.rules.scope, window.rules.confirms), (Scope::Vhost, ConfirmRule::ClientOnly));
@@ -339,6 +340,14 @@ fn every_key_arrives() {
     assert!(window.vhost.matches(b"test-1") && !window.vhost.matches(b"/"));
     assert_eq!((&third.rules.id, third.limits.capacity), (&IdSource::Sequence, 10_000));
     assert_eq!(third.rules.numbering, Numbering { on_gap: OnGap::Reject, places: 128 });
+    assert_eq!(
+        (guard.judges, &*guard.rules.name, guard.exchange.as_str()),
+        (Judges::Deliveries, "workers", "jobs.*")
+    );
+    assert_eq!((guard.rules.id.to_string().as_str(), guard.limits.capacity), ("header:job", 12));
+    assert_eq!((guard.limits.ttl, guard.engine), (Duration::from_secs(7200), EngineKind::Lru));
+    assert_eq!((guard.store, guard.policy.remember), (StoreKind::Disk, Remember::Async));
+    assert_eq!((guard.limits.mode, guard.limits.waiters_per_id, guard.weight), (Mode::Observe, 6, 4));
 }
 
 #[test]

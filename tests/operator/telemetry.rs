@@ -220,6 +220,13 @@ fn a_collector_by_tls_gets_metrics_and_one_that_can_not_show_who_it_is_gets_noth
         let Some(site) = Site::of_relay("otlp-tls", &by_tls(host, address, &tls)) else { return };
         wait::until(why, wait::PATIENCE, || site.relay().log().contains(why).then_some(()));
         assert!(site.metrics().sum("telemetry_failures_total", &[]) >= 1.0);
+        // A request that is not taken takes its spans along, and they are counted.
+        let mut client = site.client();
+        client.confirming(1);
+        client.declare(1, "q", &[]);
+        let headers = [("traceparent", Header::Text(PARENT))];
+        client.publish_and_settle(1, &Publish { headers: &headers, ..Publish::to("q", "a") });
+        site.until_metric("telemetry_spans_dropped_total", &[], 1.0);
         assert!(got.lock().unwrap().metrics.is_none(), "{why}");
     }
     let tls = format!("{}{own}", trusts(&pki));

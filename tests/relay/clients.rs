@@ -141,7 +141,11 @@ fn celery() -> Command {
 fn config(client: &str) -> &'static str {
     match client {
         "celery" => "[[window]]\nname = \"tasks\"\npreset = \"celery\"\n",
-        _ => "",
+        _ => {
+            "[[window]]\nname = \"nacks\"\nexchange = \"*-nacks\"\non_duplicate = \"nack\"\n\
+             [[window]]\nname = \"returns\"\nexchange = \"*-returns\"\non_duplicate = \"return\"\n\
+             [[window]]\nname = \"default\"\n"
+        }
     }
 }
 

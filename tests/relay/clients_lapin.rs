@@ -344,6 +344,34 @@ async fn blocked_and_unblocked() {
     assert_eq!(scene.drain("q").await, ["a"]);
 }
 
+/// What the publisher is told comes with the confirmation of that very message.
+#[tokio::test]
+async fn a_duplicate_is_told_by_its_confirmation() {
+    for rule in ["nack", "return"] {
+        let config = format!("[[window]]\nname = \"told\"\non_duplicate = \"{rule}\"\n");
+        let Some(site) = Site::of_relay(&format!("lapin-told-{rule}"), &config) else { return };
+        let at = Scene::new(&site, true).await;
+        at.declare("q", FieldTable::default()).await;
+        assert!(matches!(at.publish("q", "a").await, Confirmation::Ack(None)));
+        let (fresh, again) = tokio::join!(at.publish("q", "b"), at.publish("q", "a"));
+        assert!(matches!(fresh, Confirmation::Ack(None)), "{fresh:?}");
+        match (rule, again) {
+            ("nack", Confirmation::Nack(None)) => {}
+            ("return", Confirmation::Ack(Some(told))) => {
+                assert_eq!((told.reply_code, told.reply_text.as_str()), (319, "DUPLICATE"));
+                assert_eq!((told.delivery.routing_key.as_str(), &told.delivery.data[..]), ("q", &b"a"[..]));
+                assert_eq!(
+                    told.delivery.properties.message_id().as_ref().map(ShortString::as_str),
+                    Some("a")
+                );
+            }
+            (rule, other) => panic!("{rule}: {other:?}"),
+        }
+        assert_eq!(at.drain("q").await, ["a", "b"]);
+        at.connection.close(200, "".into()).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn duplicates_are_acked_plainly_and_not_stored() {
     let Some(site) = Site::of_relay("lapin-duplicates", "") else { return };

@@ -64,3 +64,33 @@ fn a_client_that_the_broker_takes_nothing_from_is_told_320() {
         thread::spawn(move || socket.write_all(&octets));
     });
 }
+
+/// It has half of the drain's time for that. Then it is told at once.
+#[test]
+fn a_client_amid_a_transaction_may_end_it() {
+    if without_relay() {
+        return;
+    }
+    let rabbit = shared_rabbit();
+    rabbit.add_vhost("drain-tx").unwrap();
+    let mut relay = Relay::start(rabbit.addr(), "[timeouts]\ndrain = \"40s\"\n[[window]]\nname = \"w\"\n");
+    let mut client = Raw::connect(relay.addr(), "drain-tx");
+    client.open_channel(1);
+    client.declare(1, "q", &[]);
+    client.tx_select(1).unwrap();
+    client.publish(1, &Publish::to("q", "a"));
+    wait::until("it has come", PATIENCE, || {
+        (relay.metrics().sum("publishes_total", &[]) >= 1.0).then_some(())
+    });
+    let began = now();
+    relay.sigterm();
+    wait::until("it drains", PATIENCE, || (relay.metrics().sum("draining", &[]) == 1.0).then_some(()));
+    assert!(client.tx_commit(1).is_ok());
+    let told = client.receive().expect("the socket ends well");
+    assert!(matches!(told, Some((0, Told::ConnectionClosed { code: 320, .. }))), "{told:?}");
+    assert!(relay.ended().success());
+    assert!(began.elapsed() < Duration::from_secs(15), "nothing else is waited for");
+    let mut direct = Raw::connect(rabbit.addr(), "drain-tx");
+    direct.open_channel(1);
+    assert_eq!(direct.drain(1, "q"), ["a"]);
+}

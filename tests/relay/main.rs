@@ -22,6 +22,7 @@ mod drain_over;
 #[path = "../e2e/mod.rs"]
 mod e2e;
 mod ground;
+mod guard;
 mod hostile;
 mod identity;
 mod points;

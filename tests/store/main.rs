@@ -11,6 +11,7 @@ mod alone;
 mod disk;
 #[path = "../e2e/mod.rs"]
 mod e2e;
+mod exactly_once;
 mod examples;
 mod outage;
 mod redis;

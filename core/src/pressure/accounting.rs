@@ -22,6 +22,7 @@ use super::whatif::Sampler;
 use crate::window::engine::{MOST_IDS, Stamp};
 use crate::window::{
     CacheAligned, Claim, Event, EvictionCause, ForgetCause, Inspect, Key, Limits, Listener, Origin, Refusal,
+    Told,
 };
 use crate::wire::IdSource;
 use parking_lot::Mutex;
@@ -54,6 +55,7 @@ pub struct Accounting {
     refused: Counter,
     conflicts: Counter,
     uncompared: Counter,
+    told: [Counter; Told::ALL.len()],
     sequences: Sequences,
     forgotten: [Counter; ForgetCause::ALL.len()],
     distinct: Distinct,
@@ -150,6 +152,11 @@ impl Accounting {
         self.uncompared.value()
     }
 
+    /// Returns the duplicates whose publisher was told this.
+    pub fn told(&self, told: Told) -> u64 {
+        self.told.get(told as usize).map_or(0, Counter::value)
+    }
+
     /// Returns the publishes that were refused because their producer has begun a higher epoch.
     pub fn stale(&self) -> u64 {
         self.sequences.stale.value()
@@ -221,6 +228,7 @@ impl Accounting {
             refused: self.refused(),
             conflicts: self.conflicts(),
             uncompared: self.uncompared(),
+            told: by_cause(Told::ALL, Told::name, |told| self.told(told)),
             sequences: is_sequence(window).then(|| facts::Sequences {
                 stale: self.stale(),
                 gaps_refused: self.refused_gaps(),
@@ -494,6 +502,11 @@ impl Accounting {
             Event::Refused => add(&self.refused.0),
             Event::Conflict { .. } => add(&self.conflicts.0),
             Event::Uncompared => add(&self.uncompared.0),
+            Event::Told(told) => {
+                if let Some(counter) = self.told.get(told as usize) {
+                    add(&counter.0);
+                }
+            }
             Event::Forgotten(cause) => {
                 if let Some(counter) = self.forgotten.get(cause as usize) {
                     add(&counter.0);
@@ -700,7 +713,9 @@ mod tests {
         });
         let first = plain.len() as u64 + 1;
         let last = first + forgotten.len() as u64;
-        let events: Vec<Event> = plain.into_iter().chain(forgotten).chain(evicted).collect();
+        let told = Told::ALL.map(Event::Told);
+        let before = first + (forgotten.len() + evicted.len()) as u64;
+        let events: Vec<Event> = plain.into_iter().chain(forgotten).chain(evicted).chain(told).collect();
         for (n, event) in events.iter().enumerate() {
             (0..=n).for_each(|_| accounting.on(event));
         }
@@ -727,9 +742,10 @@ mod tests {
         .into_iter()
         .chain(ForgetCause::ALL.map(|cause| accounting.forgotten(cause)))
         .chain(EvictionCause::ALL.map(|cause| accounting.evicted(cause)))
+        .chain(Told::ALL.map(|told| accounting.told(told)))
         .collect();
         assert_eq!(read, (1..=events.len() as u64).collect::<Vec<_>>());
         assert_eq!(accounting.forgotten_total(), (first..last).sum::<u64>());
-        assert_eq!(accounting.evicted_total(), (last..=events.len() as u64).sum::<u64>());
+        assert_eq!(accounting.evicted_total(), (last..before).sum::<u64>());
     }
 }

@@ -54,6 +54,9 @@ pub struct Facts {
     /// publishes of a known id that were forwarded because their body was too large to hold until it could be compared
     #[serde(default)]
     pub uncompared: u64,
+    /// duplicates by what their publisher was told, in a window that tells it more than an ack
+    #[serde(default)]
+    pub told: BTreeMap<String, u64>,
     /// what happened to numbers; absent unless the window's id is `sequence`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequences: Option<Sequences>,

@@ -1,14 +1,16 @@
 //! The answers to one client: an ack or a nack for each of its delivery tags, once.
 //!
 //! Answers are gathered and written together: the answered prefix by one `multiple`, those beyond an open tag one by one.
-//! `multiple` never passes an open tag. The tag of a stored message stays open until the window remembers its id.
+//! `multiple` never passes an open tag, nor a return. The tag of a stored message stays open until the window remembers its id.
 
 use super::by_tag::ByTag;
 use super::confirms::ClientTag;
+use super::held_returns::HeldReturns;
 use super::unremembered::{Deadline, Outstanding};
 use crate::window::Committed;
 use crate::wire::{ChannelId, emit};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +19,8 @@ enum Slot {
     Open,
     Acked,
     Nacked,
+    /// acked, and the return in [`Answers::returns`] goes right before the ack
+    Returned,
 }
 
 /// The tags of one client whose answers are not written.
@@ -29,6 +33,9 @@ pub(super) struct Answers {
     committing: usize,
     /// Tags whose ids are stored, and not remembered yet.
     unremembered: Outstanding<Vec<ClientTag>>,
+    /// The returns of duplicates whose tags are due, in the order of the tags.
+    returns: BTreeMap<u64, Bytes>,
+    return_bytes: usize,
     /// The client hears nothing more.
     deaf: bool,
 }
@@ -40,6 +47,8 @@ impl Answers {
             due: Vec::new(),
             committing: 0,
             unremembered: Outstanding::default(),
+            returns: BTreeMap::new(),
+            return_bytes: 0,
             deaf: false,
         }
     }
@@ -64,6 +73,22 @@ impl Answers {
     /// Nacks the client's publish: it is not stored.
     pub(super) fn nack(&mut self, tag: ClientTag) {
         self.answer(tag, Slot::Nacked);
+    }
+
+    /// Returns the client's publish, a duplicate, with these frames, and acks it right behind them: then every client library knows
+    /// which message was returned.
+    pub(super) fn return_and_ack(&mut self, tag: ClientTag, frames: Bytes) {
+        if open(&mut self.slots, tag).is_some() {
+            self.return_bytes += HeldReturns::weight(&frames);
+            self.returns.insert(tag.0, frames);
+        }
+        self.answer(tag, Slot::Returned);
+    }
+
+    /// Returns the bytes of the returns that wait.
+    #[inline]
+    pub(super) fn return_bytes(&self) -> usize {
+        self.return_bytes
     }
 
     fn answer(&mut self, tag: ClientTag, answer: Slot) {
@@ -162,6 +187,13 @@ impl Answers {
                     last_ack = tag;
                     acks += 1;
                 }
+                Slot::Returned => {
+                    if acks > 0 {
+                        emit::ack(out, channel, last_ack, acks > 1);
+                        acks = 0;
+                    }
+                    self.write_returned(channel, tag, out);
+                }
                 Slot::Open => {}
             }
         }
@@ -177,10 +209,20 @@ impl Answers {
             match self.slots.take(tag.0) {
                 Some(Slot::Acked) => emit::ack(out, channel, tag.0, false),
                 Some(Slot::Nacked) => emit::nack(out, channel, tag.0),
+                Some(Slot::Returned) => self.write_returned(channel, tag.0, out),
                 Some(Slot::Open) | None => {}
             }
         }
         self.slots.tidy(|_, _| ());
+    }
+
+    /// Writes the return of a duplicate, and its ack.
+    fn write_returned(&mut self, channel: ChannelId, tag: u64, out: &mut BytesMut) {
+        if let Some(frames) = self.returns.remove(&tag) {
+            self.return_bytes -= HeldReturns::weight(&frames);
+            out.extend_from_slice(&frames);
+        }
+        emit::ack(out, channel, tag, false);
     }
 
     /// Forgets all tags, because the client's channel is closed, or the client is gone.
@@ -194,6 +236,8 @@ impl Answers {
     /// Notes that the client is gone: nothing has to wait until its ids are remembered.
     pub(super) fn not_heard(&mut self) {
         self.unremembered.clear();
+        self.returns.clear();
+        self.return_bytes = 0;
         self.deaf = true;
     }
 }

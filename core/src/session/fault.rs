@@ -172,6 +172,14 @@ pub enum Fault {
         /// how long nothing could be written
         patience: Duration,
     },
+    /// The client settles a delivery that it has not got, or has settled. The text is RabbitMQ's.
+    #[error("PRECONDITION_FAILED - unknown delivery tag {tag}")]
+    UnknownDeliveryTag {
+        /// the tag that the client has named
+        tag: u64,
+        /// `basic.ack`, `basic.nack` or `basic.reject`
+        method: MethodId,
+    },
     /// The process holds too many bytes, and this client more than its share.
     #[error(
         "RESOURCE_ERROR - hapax is short of memory (limits.memory), and an open transaction, an unfinished message or channels of \
@@ -203,6 +211,7 @@ impl Fault {
             | Fault::Gap { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
+            | Fault::UnknownDeliveryTag { .. }
             | Fault::TxTooSlow { .. } => 406,
             Fault::TxTooLarge { .. } | Fault::MemoryShort { .. } | Fault::Unread { .. } => 506,
             Fault::SecondOpen => 504,
@@ -235,6 +244,7 @@ impl Fault {
             | Fault::Gap { .. }
             | Fault::TxAfterPublish
             | Fault::TxWaitedTooLong
+            | Fault::UnknownDeliveryTag { .. }
             | Fault::TxTooSlow { .. }
             | Fault::TxTooLarge { .. } => Closes::Channel,
         }
@@ -260,6 +270,7 @@ impl Fault {
             Fault::SecondOpen => MethodId::CHANNEL_OPEN,
             Fault::UserConnections { .. } => MethodId::CONNECTION_OPEN,
             Fault::TxAfterPublish => MethodId::TX_SELECT,
+            Fault::UnknownDeliveryTag { method, .. } => *method,
             Fault::MissingId { .. }
             | Fault::Conflict { .. }
             | Fault::StaleEpoch { .. }

@@ -32,6 +32,7 @@ mod channels;
 mod client;
 mod confirms;
 mod connection;
+mod copies;
 mod cx;
 mod delivered;
 mod dismissal;
@@ -44,7 +45,9 @@ mod external;
 mod fault;
 mod finder;
 mod flow;
+mod guard;
 mod handshake;
+mod held_returns;
 mod hosts;
 mod inbound;
 mod liveness;
@@ -76,6 +79,7 @@ mod written;
 
 pub use about::About;
 pub use confirms::{ClientTag, UpstreamTag};
+pub use copies::CopiedDuplicate;
 pub use exchanges::Exchanges;
 pub use fault::Fault;
 pub use flow::{Queued, Reading, Room};
@@ -245,6 +249,10 @@ pub enum Output {
     CutUpstream,
     /// Tell people about a publish of a known id. Nothing else depends on it.
     Sighted(Box<Sighting>),
+    /// Log that a publish was dropped: its window is audited. Nothing else depends on it.
+    Audited(Box<Sighting>),
+    /// Publish the copy of a dropped publish to the exchange that its window names. Nothing else depends on it.
+    Copied(Box<CopiedDuplicate>),
     /// Make a span of a judged publish. Nothing else depends on it.
     Traced(Box<Traced>),
     /// Log that the client sends this header with a value that can't be understood. It comes once per connection and header.

@@ -4,6 +4,7 @@
 //! read, they are merged into one slice of it, and written at once.
 
 use super::Output;
+use super::copies::CopiedDuplicate;
 use super::numbers::Numbers;
 use super::sightings::Sightings;
 use super::traces::Traces;
@@ -214,6 +215,8 @@ pub(super) struct Outbox {
     pub(super) sightings: Sightings,
     /// spans
     pub(super) traces: Traces,
+    /// copies of what was dropped
+    pub(super) copies: VecDeque<Box<CopiedDuplicate>>,
 }
 
 impl Outbox {
@@ -276,6 +279,11 @@ impl Outbox {
         if std::mem::take(&mut self.cut_upstream) {
             return Some(Output::CutUpstream);
         }
-        self.sightings.take().map(Output::Sighted).or_else(|| self.traces.take().map(Output::Traced))
+        self.sightings
+            .take()
+            .map(Output::Sighted)
+            .or_else(|| self.traces.take().map(Output::Traced))
+            .or_else(|| self.sightings.take_audited().map(Output::Audited))
+            .or_else(|| self.copies.pop_front().map(Output::Copied))
     }
 }

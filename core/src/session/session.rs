@@ -40,6 +40,8 @@ pub struct Session {
     awaited: Awaited,
     /// How many publishes of the client are taken in all, until the shell says another number.
     publish_limit: u64,
+    /// How many frames of the client are still handled in this turn.
+    turn_left: usize,
 }
 
 impl Session {
@@ -53,6 +55,7 @@ impl Session {
             drain: Drain::No,
             awaited: Awaited::default(),
             publish_limit: u64::MAX,
+            turn_left: usize::MAX,
         }
     }
 
@@ -74,7 +77,13 @@ impl Session {
                 && !self.connection.next_is_blocked()
         };
         let sides = self.connection.sides();
-        sides.want_client() && (!sides.client.is_live() || is_free())
+        !self.is_turn_over() && sides.want_client() && (!sides.client.is_live() || is_free())
+    }
+
+    /// Returns true if nothing more is taken from the client before the next [`Session::handle_turn`].
+    #[inline]
+    pub fn is_turn_over(&self) -> bool {
+        self.turn_left == 0
     }
 
     /// Returns true if nothing is taken from the client because its next frame is a publish beyond [`Session::handle_publish_limit`].
@@ -141,6 +150,11 @@ impl Session {
     /// Returns how many of them were duplicates: dropped, or forwarded because the window only observes.
     pub fn duplicates(&self) -> u64 {
         self.connection.link().out.sightings.known()
+    }
+
+    /// Returns how many dropped publishes of audited windows were not told of since the last [`Output::Audited`].
+    pub fn unaudited(&self) -> u64 {
+        self.connection.link().out.sightings.unaudited()
     }
 
     /// Returns the number of messages that the broker has sent to the client: for its consumers, or in answer to `basic.get`.
@@ -353,6 +367,19 @@ impl Session {
         }
     }
 
+    /// Begins a turn, in which as many frames of the client are handled as this, at least one. Publishes that stand whole behind each
+    /// other count as one. Frames that were read and do not fit wait for the next turn. Without this call, a turn never ends.
+    ///
+    /// The shell lets others have their turns in between. A read of frames that are short and cost much, as `channel.open` does, would
+    /// take milliseconds otherwise, and hundreds of clients that send nothing else would delay everybody by seconds.
+    pub fn handle_turn(&mut self, frames: usize, now: Instant) {
+        let was_over = self.is_turn_over();
+        self.turn_left = frames.max(1);
+        if was_over {
+            self.settle_down(now);
+        }
+    }
+
     /// Notes whether the shell reads from the client. It stops while its buffers are full.
     pub fn handle_reading_client(&mut self, reading: bool, now: Instant) {
         self.connection.sides_mut().client.clock_mut().set_listening(reading, now);
@@ -407,6 +434,9 @@ impl Session {
             }
             if !self.wants_client() || self.connection.link().inbound.is_empty() {
                 break;
+            }
+            if self.turn_left != usize::MAX {
+                self.turn_left -= 1;
             }
             if self.recv_publishes(now) {
                 continue;

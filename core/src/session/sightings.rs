@@ -15,6 +15,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const CONFLICTS: usize = 1;
 /// Duplicates of a connection in this time, at most. One that sends thousands costs no more than one that sends a few.
 const DUPLICATES: usize = 4;
+/// Lines for the log about the publishes that a connection has had dropped in this time, where the window is audited, at most.
+const AUDITED: usize = 200;
 /// Octets kept of an id. A header may be longer.
 const LONGEST: usize = 255;
 
@@ -67,13 +69,19 @@ impl Sighted {
 pub(super) struct Sightings {
     conflicts: Sample,
     duplicates: Sample,
+    audits: Sample,
     /// Publishes of known ids since the connection began.
     known: u64,
 }
 
 impl Default for Sightings {
     fn default() -> Sightings {
-        Sightings { conflicts: Sample::new(CONFLICTS), duplicates: Sample::new(DUPLICATES), known: 0 }
+        Sightings {
+            conflicts: Sample::new(CONFLICTS),
+            duplicates: Sample::new(DUPLICATES),
+            audits: Sample::new(AUDITED),
+            known: 0,
+        }
     }
 }
 
@@ -112,11 +120,24 @@ impl Sightings {
         if what.is_conflict() && !sample.is_due(now) {
             return;
         }
-        if let Some(sighting) = sighting(what, publication, sample.left_out) {
-            sample.left = sample.left.saturating_sub(1);
-            sample.left_out = 0;
-            sample.waiting.push_back(Box::new(sighting));
+        sample.note(what, publication);
+    }
+
+    /// Notes a publish that was dropped and whose window is audited. Counts it as left out if there are too many.
+    pub(super) fn audit(&mut self, what: Sighted, publication: Publication<'_>, now: Instant) {
+        if self.audits.is_due(now) {
+            self.audits.note(what, publication);
         }
+    }
+
+    /// Takes the next one that is for the log.
+    pub(super) fn take_audited(&mut self) -> Option<Box<Sighting>> {
+        self.audits.waiting.pop_front()
+    }
+
+    /// Returns how many were left out since the last one that was for the log.
+    pub(super) fn unaudited(&self) -> u64 {
+        self.audits.left_out
     }
 
     /// Takes the next one that waits.
@@ -149,6 +170,15 @@ impl Sample {
         let due = self.left > 0 && self.waiting.len() < self.most;
         self.left_out += u64::from(!due);
         due
+    }
+
+    /// Adds one, for which there is room.
+    fn note(&mut self, what: Sighted, publication: Publication<'_>) {
+        if let Some(sighting) = sighting(what, publication, self.left_out) {
+            self.left = self.left.saturating_sub(1);
+            self.left_out = 0;
+            self.waiting.push_back(Box::new(sighting));
+        }
     }
 }
 

@@ -2,12 +2,14 @@
 
 use super::blame::Blame;
 use super::entry::{Entry, Hears};
+use super::held_returns::HeldReturns;
 use super::returns::{Outstanding, Returned, Returns, Shown, Told};
 use super::rights::Right;
 use super::runs::{Runs, is_same_exchange};
 use crate::window::{
     BodyDigest, Claim, Committed, ForgetCause, Reservation, Reservations, Unremembered, is_same,
 };
+use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
@@ -19,6 +21,8 @@ struct Batch {
     returns: Returns,
     /// likewise
     exchanges: Runs<Box<[u8]>>,
+    /// the returns of its duplicates, which go to the client when it is committed
+    told: HeldReturns,
 }
 
 #[derive(Debug)]
@@ -29,6 +33,12 @@ enum Ended {
 
 impl Ended {
     fn batch(&self) -> &Batch {
+        match self {
+            Ended::Commit(batch) | Ended::Rollback(batch) => batch,
+        }
+    }
+
+    fn batch_mut(&mut self) -> &mut Batch {
         match self {
             Ended::Commit(batch) | Ended::Rollback(batch) => batch,
         }
@@ -44,6 +54,8 @@ pub(super) struct Transactions {
     ended: VecDeque<Ended>,
     /// The sum of the weights of those that are ending.
     ending: usize,
+    /// The bytes of the returns that they hold.
+    ending_told: usize,
 }
 
 impl Transactions {
@@ -52,7 +64,7 @@ impl Transactions {
         if let Some((reservation, _)) = &entry.reservation {
             self.claims.insert(reservation.claim(), self.open.entries.len());
         }
-        let Batch { entries, returns, exchanges } = &mut self.open;
+        let Batch { entries, returns, exchanges, .. } = &mut self.open;
         let place = entries.len() as u64;
         exchanges.note(0, place, |last| is_same_exchange(last, exchange), || exchange.into());
         returns.insert(entry.shows(), place);
@@ -86,6 +98,23 @@ impl Transactions {
     /// Returns the number of publishes of the open transaction.
     pub(super) fn open_len(&self) -> usize {
         self.open.entries.len()
+    }
+
+    /// Holds the return of a duplicate in the open transaction until it is committed.
+    pub(super) fn tell(&mut self, frames: Bytes) {
+        self.open.told.push(frames);
+    }
+
+    /// Returns the bytes of the returns that are held, in the open transaction and in those that are ending.
+    pub(super) fn told_bytes(&self) -> usize {
+        self.open.told.bytes() + self.ending_told
+    }
+
+    /// Forgets the returns: the client hears nothing more.
+    pub(super) fn forget_client(&mut self) {
+        self.open.told.clear();
+        self.ended.iter_mut().for_each(|ended| ended.batch_mut().told.clear());
+        self.ending_told = 0;
     }
 
     /// Returns the number of publishes whose commit or rollback is on its way. A transaction without any counts as one, so that
@@ -144,19 +173,21 @@ impl Transactions {
     }
 
     /// Handles `tx.commit-ok` or `tx.rollback-ok`: the oldest transaction that is ending is over. `proven` is called with the
-    /// rights that this has proven. Returns the commits that their windows do not remember yet, one for each window, and how
-    /// many publishes there were.
+    /// rights that this has proven. Returns the commits that their windows do not remember yet, one for each window, how many publishes
+    /// there were, and the returns of its duplicates.
     pub(super) fn ended(
         &mut self,
         now: Instant,
         mut proven: impl FnMut(Right),
-    ) -> (Vec<Unremembered>, usize) {
-        let Some(ended) = self.ended.pop_front() else { return (Vec::new(), 0) };
+    ) -> (Vec<Unremembered>, usize, HeldReturns) {
+        let Some(ended) = self.ended.pop_front() else { return (Vec::new(), 0, HeldReturns::default()) };
         let weight = weight(&ended);
         self.ending -= weight;
-        let mut later = Vec::new();
+        self.ending_told -= ended.batch().told.bytes();
+        let (mut later, mut returns) = (Vec::new(), HeldReturns::default());
         match ended {
-            Ended::Commit(Batch { entries, .. }) => {
+            Ended::Commit(Batch { entries, told, .. }) => {
+                returns = told;
                 let mut stored = Reservations::default();
                 for entry in entries {
                     entry.right.into_iter().for_each(&mut proven);
@@ -173,7 +204,7 @@ impl Transactions {
                 }
             }
         }
-        (later, weight)
+        (later, weight, returns)
     }
 
     /// Forgets the open transaction: it will never be committed.
@@ -191,7 +222,7 @@ impl Transactions {
         let mut ended = std::mem::take(&mut self.ended);
         ended.push_back(Ended::Rollback(open));
         ended.retain(|ended| !ended.batch().entries.is_empty());
-        self.ending = 0;
+        (self.ending, self.ending_told) = (0, 0);
         let guilty = blame.map_or_else(Vec::new, |blame| {
             let suspects = ended
                 .iter()
@@ -215,6 +246,7 @@ impl Transactions {
 
     fn end(&mut self, ended: Ended) {
         self.ending += weight(&ended);
+        self.ending_told += ended.batch().told.bytes();
         self.ended.push_back(ended);
     }
 

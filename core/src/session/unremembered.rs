@@ -98,6 +98,13 @@ impl<T> Outstanding<T> {
         self.windows.retain(|log| !log.commits.is_empty());
     }
 
+    /// Calls `done` with everything that waits, and waits for nothing any more.
+    pub(super) fn drain(&mut self, mut done: impl FnMut(T)) {
+        for log in self.windows.drain(..) {
+            log.commits.into_iter().for_each(|commit| done(commit.waits));
+        }
+    }
+
     /// Forgets everything: nobody waits any more.
     pub(super) fn clear(&mut self) {
         self.windows.clear();

@@ -15,7 +15,7 @@
 //! its own delivery is counted as `Republished` and not as `Fresh`: it is forwarded, too.
 
 use super::engine::{Entry, Stamp};
-use super::{Claim, Key, Limits, Refusal};
+use super::{Claim, Key, Limits, Refusal, Told};
 
 /// Why a seen key was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -34,11 +34,13 @@ pub enum EvictionCause {
     Superseded,
     /// a consumer publishes its message again: the key is in flight from now on
     Republished,
+    /// a consumer has acked its message (`release = "consumed"`)
+    Consumed,
 }
 
 impl EvictionCause {
     /// Every cause.
-    pub const ALL: [EvictionCause; 7] = [
+    pub const ALL: [EvictionCause; 8] = [
         EvictionCause::Capacity,
         EvictionCause::Expired,
         EvictionCause::Resize,
@@ -46,6 +48,7 @@ impl EvictionCause {
         EvictionCause::Forget,
         EvictionCause::Superseded,
         EvictionCause::Republished,
+        EvictionCause::Consumed,
     ];
 
     /// As metrics name it.
@@ -58,6 +61,7 @@ impl EvictionCause {
             EvictionCause::Forget => "forget",
             EvictionCause::Superseded => "superseded",
             EvictionCause::Republished => "republished",
+            EvictionCause::Consumed => "consumed",
         }
     }
 }
@@ -132,6 +136,8 @@ pub enum Event {
     /// a publish of a seen id was forwarded because its body was too large to hold until it could be compared
     /// (`on_conflict = "forward"`)
     Uncompared,
+    /// what the publisher of a duplicate was told (`on_duplicate`; the duplicate's own event came before)
+    Told(Told),
     /// a consumer publishes its message again: a new message, whatever was known of its key
     Republished {
         /// of which key

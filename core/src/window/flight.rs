@@ -30,8 +30,9 @@ const UPLOADING: u64 = 1;
 const SUPERSEDES: u64 = 2;
 const REPUBLISH: u64 = 4;
 const SEEN: u64 = 8;
+const RELEASED: u64 = 16;
 /// The place of the turn above the bits.
-const TURN: u32 = 4;
+const TURN: u32 = 5;
 
 /// The keys of one lock.
 #[derive(Debug, Default)]
@@ -113,7 +114,11 @@ impl Shard {
     pub(super) fn stored(&mut self, key: Key, turn: Turn) -> Stored {
         let Entry::Occupied(mut entry) = self.flights.entry(key) else {
             self.overtaken = self.overtaken.saturating_sub(1);
-            return Stored { waiters: Vec::new(), replaces: Some(EvictionCause::Expired) };
+            return Stored {
+                waiters: Vec::new(),
+                replaces: Some(EvictionCause::Expired),
+                is_released: false,
+            };
         };
         let flight = entry.get_mut();
         // A key in flight is seen only if one of its messages was stored, or if the holder is to replace what is seen.
@@ -122,16 +127,19 @@ impl Shard {
             (_, true) => Some(EvictionCause::Expired),
             _ => None,
         };
+        let is_released = flight.take_released();
         let held = flight.turn() == turn || flight.turn() == Turn::NOBODY;
         if held && !flight.is_left_to_the_next() {
-            return Stored { waiters: entry.remove().into_waiters(), replaces };
+            return Stored { waiters: entry.remove().into_waiters(), replaces, is_released };
         }
         self.overtaken = self.overtaken.saturating_sub(1);
         if !held {
             flight.is_over(turn);
         }
-        flight.seen_now();
-        Stored { waiters: flight.take_waiters(), replaces }
+        if !is_released {
+            flight.seen_now();
+        }
+        Stored { waiters: flight.take_waiters(), replaces, is_released }
     }
 
     /// Notes that the reservation of this turn was given up. If it had overtaken a reservation whose outcome is still open, that one
@@ -223,6 +231,8 @@ pub(super) struct Stored {
     pub(super) waiters: Vec<(Arc<Mailbox>, Ticket)>,
     /// If the key is seen already, the commit replaces that, and this is why.
     pub(super) replaces: Option<EvictionCause>,
+    /// A consumer has acked the message already: the key is not seen.
+    pub(super) is_released: bool,
 }
 
 /// A [`Republish`](super::Republish) before its reservation is made, which must not happen under the lock.
@@ -279,9 +289,10 @@ impl Flights {
 #[derive(Debug)]
 pub(super) struct Flight {
     waiters: Option<Box<Waiters>>,
-    /// The holder's turn, times sixteen. Bit 0: the content of its publish is not complete. Bit 1: the key is seen, too, with another
+    /// The holder's turn, times 32. Bit 0: the content of its publish is not complete. Bit 1: the key is seen, too, with another
     /// body, until the flight is committed. Bit 2: it began with a message that its consumer publishes again. Bit 3: another reservation
-    /// of the key was committed, so the key is seen, too, unless the engine has forgotten it.
+    /// of the key was committed, so the key is seen, too, unless the engine has forgotten it. Bit 4: a consumer has acked the message of the
+    /// holder.
     turn: u64,
 }
 
@@ -381,8 +392,20 @@ impl Flight {
     /// Returns true if the reservation of this turn is the holder, none is beside it, and none was committed.
     #[inline]
     fn is_alone(&self, turn: Turn) -> bool {
-        let is_holder = self.turn >> TURN == turn.0 && !self.is_seen();
+        let is_holder = self.turn >> TURN == turn.0 && self.turn & (SEEN | RELEASED) == 0;
         is_holder && self.waiters.as_ref().is_none_or(|waiters| waiters.beside.is_empty())
+    }
+
+    /// Notes that a consumer has acked the message of the holder, whose commit is on its way.
+    pub(super) fn release(&mut self) {
+        self.turn |= RELEASED;
+    }
+
+    /// Takes that note.
+    fn take_released(&mut self) -> bool {
+        let is_released = self.turn & RELEASED != 0;
+        self.turn &= !RELEASED;
+        is_released
     }
 
     /// Puts a reservation beside the holder. If the key was seen, too, that was the message before.

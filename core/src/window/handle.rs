@@ -122,6 +122,10 @@ impl<L: Listener + ?Sized> Window for Handle<L> {
         self.0.disown(claim, now);
     }
 
+    fn release(&self, claim: Claim, now: Instant) {
+        self.0.release(claim, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.0.leave(claim, mailbox, ticket);
     }

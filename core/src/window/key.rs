@@ -186,6 +186,15 @@ impl KeyMaker {
         }
         Scoped(digest)
     }
+
+    /// Digests everything but the id, for ids that are unique within a queue.
+    pub fn scoped_to_queue(&self, vhost: &[u8], queue: &[u8]) -> Scoped {
+        let mut digest = Digest(SipHasher13::new_with_keys(self.secret.0, self.secret.1));
+        digest.tag(b'q');
+        digest.part(vhost);
+        digest.part(queue);
+        Scoped(digest)
+    }
 }
 
 impl fmt::Debug for KeyMaker {
@@ -353,6 +362,9 @@ mod tests {
             died(Death { time: Some(IdValue::Integer(3)), ..death }),
             died(Death { exchange: Some(empty), ..death }),
             died(Death { routing_keys: Some(empty), ..death }),
+            KeyMaker::new((1, 2)).scoped_to_queue(b"v", b"er").key(&a),
+            KeyMaker::new((1, 2)).scoped_to_queue(b"v", b"r").key(&a),
+            KeyMaker::new((1, 2)).scoped_to_queue(b"w", b"r").key(&a),
         ];
         assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
     }

@@ -141,6 +141,11 @@ impl<W: ?Sized> LiveWindows<W> {
 }
 
 impl<W: Window + ?Sized> LiveWindows<W> {
+    /// Returns the window of this name, if the set has one.
+    pub fn named(&self, name: &str) -> Option<Arc<W>> {
+        self.state.read().set.iter().find(|window| *window.rules().name == *name).cloned()
+    }
+
     /// Forgets the former places of windows for which `is_done` returns true: no publish that they have judged there is
     /// without an outcome. Those whose publishes may come back without one stay, see above.
     pub fn let_go(&self, is_done: impl Fn(&W) -> bool) {
@@ -161,6 +166,18 @@ impl<W: Window + ?Sized> LiveWindows<W> {
 impl<W: Window + ?Sized + 'static> Windows for LiveWindows<W> {
     fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
         self.state.read().set.find(vhost, exchange)
+    }
+
+    fn guard(&self, vhost: &[u8], queue: &[u8]) -> Option<Arc<dyn Window>> {
+        self.state.read().set.guard(vhost, queue)
+    }
+
+    fn releases(&self, vhost: &[u8]) -> bool {
+        self.state.read().set.releases(vhost)
+    }
+
+    fn has_guards(&self, vhost: &[u8]) -> bool {
+        self.state.read().set.has_guards(vhost)
     }
 
     fn delivering(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {

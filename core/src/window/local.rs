@@ -288,6 +288,10 @@ impl<L: Listener + ?Sized> Window for LocalWindow<L> {
         self.forget(claim, now);
     }
 
+    fn release(&self, claim: Claim, now: Instant) {
+        self.table.release(claim, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.table.leave(claim.key(), mailbox, ticket);
     }
@@ -474,7 +478,9 @@ mod tests {
             verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
+            release: Release::default(),
             quota: Quota::None,
+            signals: crate::window::Signals::default(),
         };
         let limits = Limits {
             capacity,

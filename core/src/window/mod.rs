@@ -38,6 +38,7 @@ mod memory;
 mod producers;
 mod remembered;
 mod reservation;
+mod signals;
 mod table;
 mod tenant;
 mod tenant_names;
@@ -66,6 +67,7 @@ pub use producers::{Numbering, OnGap, ProducerFacts, ProducerKey, Refusal};
 pub use remembered::{Committed, OverdueCommit, Position, Remembered, Unremembered};
 pub use reservation::{Reservation, Reservations, Wait};
 pub use set::{WindowSet, Windows};
+pub use signals::{OnDuplicate, Signals, Told};
 pub use tap::Recorder;
 pub use tenant::{Quota, Tenant, TenantFacts};
 
@@ -194,6 +196,17 @@ pub enum RepublishRule {
     Drop,
 }
 
+/// When the id of a stored message is forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Release {
+    /// when its TTL is over
+    #[default]
+    Ttl,
+    /// when a consumer acks the message, or when its TTL is over, if that comes first
+    Consumed,
+}
+
 /// The rule for a publish without an id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -254,8 +267,12 @@ pub struct Rules {
     pub forward_to: Option<Arc<str>>,
     /// see [`RepublishRule`]
     pub republish: RepublishRule,
+    /// see [`Release`]
+    pub release: Release,
     /// what divides the capacity
     pub quota: Quota,
+    /// see [`Signals`]
+    pub signals: Signals,
 }
 
 impl Rules {
@@ -273,7 +290,9 @@ impl Rules {
             verify_routing: true,
             forward_to: None,
             republish: RepublishRule::default(),
+            release: Release::default(),
             quota: Quota::default(),
+            signals: Signals::default(),
         }
     }
 
@@ -376,6 +395,9 @@ pub trait Window: Send + Sync + std::fmt::Debug {
     fn is_awaited(&self, claim: Claim, turn: Turn) -> bool;
     /// Makes a committed claim unknown again, because its message was not stored after all. A claim in flight stays in flight.
     fn disown(&self, claim: Claim, now: Instant);
+    /// Makes a claim unknown because a consumer has acked its message. If the claim is in flight, its commit, which is on its way, does not
+    /// make it seen.
+    fn release(&self, claim: Claim, now: Instant);
     /// Removes a waiter. Called by [`Wait`] only.
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket);
     /// Notes that a publish waits for the claim without a place in the queue, and asks again. Called by [`Wait::no_room`] only.

@@ -4,7 +4,7 @@
 //! the way. `*` crosses `/` and matches the empty name of the default exchange.
 
 use super::live::{Changes, Presence};
-use super::{LocalWindow, Window};
+use super::{LocalWindow, Release, Window};
 use globset::{Candidate, GlobBuilder, GlobMatcher};
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -98,6 +98,18 @@ pub trait Windows: Send + Sync + Debug {
     fn once(&self, _vhost: &[u8], _exchange: &[u8]) -> Vec<Arc<dyn Window>> {
         Vec::new()
     }
+    /// Returns the guard of this queue: the window of the ids that its consumers have acked.
+    fn guard(&self, _vhost: &[u8], _queue: &[u8]) -> Option<Arc<dyn Window>> {
+        None
+    }
+    /// Returns true if a queue of this vhost may have a guard.
+    fn has_guards(&self, _vhost: &[u8]) -> bool {
+        false
+    }
+    /// Returns true if a window of this vhost forgets what was consumed ([`Release::Consumed`](super::Release)).
+    fn releases(&self, _vhost: &[u8]) -> bool {
+        false
+    }
     /// A number that is another one when other windows may be responsible than before.
     fn generation(&self) -> u64 {
         0
@@ -117,11 +129,13 @@ pub trait Windows: Send + Sync + Debug {
 #[derive(Debug)]
 pub struct WindowSet<W: ?Sized = LocalWindow> {
     routes: Routes<Arc<W>>,
+    /// by the patterns of vhost and queue
+    guards: Routes<Arc<W>>,
 }
 
 impl<W: ?Sized> Default for WindowSet<W> {
     fn default() -> WindowSet<W> {
-        WindowSet { routes: Routes(Vec::new()) }
+        WindowSet { routes: Routes(Vec::new()), guards: Routes(Vec::new()) }
     }
 }
 
@@ -134,6 +148,11 @@ impl<W: ?Sized> WindowSet<W> {
     /// Adds a window behind those that are there.
     pub fn push(&mut self, vhost: Pattern, exchange: Pattern, window: Arc<W>) {
         self.routes.push(vhost, exchange, window);
+    }
+
+    /// Adds a guard of queues behind those that are there.
+    pub fn push_guard(&mut self, vhost: Pattern, queue: Pattern, guard: Arc<W>) {
+        self.guards.push(vhost, queue, guard);
     }
 
     /// All places with their windows, in order.
@@ -150,6 +169,19 @@ impl<W: ?Sized> WindowSet<W> {
 impl<W: Window + ?Sized + 'static> Windows for WindowSet<W> {
     fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
         self.routes.find(vhost, exchange).map(|window| Arc::clone(window).handle())
+    }
+
+    fn guard(&self, vhost: &[u8], queue: &[u8]) -> Option<Arc<dyn Window>> {
+        self.guards.find(vhost, queue).map(|guard| Arc::clone(guard).handle())
+    }
+
+    fn releases(&self, vhost: &[u8]) -> bool {
+        let releases = |window: &W| window.rules().release == Release::Consumed;
+        self.routes.0.iter().any(|(pattern, _, window)| pattern.matches(vhost) && releases(window))
+    }
+
+    fn has_guards(&self, vhost: &[u8]) -> bool {
+        self.guards.0.iter().any(|(pattern, ..)| pattern.matches(vhost))
     }
 
     fn delivering(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {

@@ -127,6 +127,15 @@ impl<L: Listener + ?Sized> Table<L> {
         removed
     }
 
+    /// Makes a key unknown because a consumer has acked its message, see [`Window::release`].
+    pub(super) fn release(&self, claim: Claim, now: Instant) {
+        let (now, key) = (self.clock.stamp(now), claim.key());
+        let mut shard = self.flights.lock(key);
+        shard.flights.get_mut(&key).into_iter().for_each(Flight::release);
+        self.remove(claim, now, EvictionCause::Consumed);
+        self.notice(Event::Disowned { claim });
+    }
+
     /// Makes all seen keys unknown, and says how many there were.
     pub(super) fn flush(&self, now: Instant) -> usize {
         let now = self.clock.stamp(now);
@@ -407,12 +416,15 @@ impl<L: Listener + ?Sized> Table<L> {
             });
             // An overtaken reservation may be committed after its key was, and a caller may commit without a reservation. Then the new
             // entry replaces the old one, also if the bodies differ.
-            let Stored { waiters, replaces } = shard.stored(key, turn);
+            let Stored { waiters, replaces, is_released } = shard.stored(key, turn);
             if let Some(cause) = replaces {
                 self.remove(claim, now, cause);
             }
             let entry = Entry { at: now, until, duplicates: 0, body: memo.body() };
-            if entry.is_expired(now) {
+            if is_released {
+                self.evicted(now, claim.owner(), entry, EvictionCause::Consumed);
+                self.notice(Event::Disowned { claim });
+            } else if entry.is_expired(now) {
                 self.evicted(now, claim.owner(), entry, EvictionCause::Expired);
             } else {
                 let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);

@@ -1,10 +1,12 @@
 //! Writes the frames that Hapax itself sends. `ack`, `nack` and heartbeat are on the hot path and are written by hand.
 //! All others go through the generators of `amq-protocol`.
 
-use super::frame::{FRAME_END, OVERHEAD};
+use super::frame::{FRAME_END, HEADER_LEN, OVERHEAD};
 use super::method::{MethodId, Publish, Return};
 use super::{ChannelId, WireError};
+use amq_protocol::frame::parsing::parse_content_header;
 use amq_protocol::frame::{AMQPFrame, WriteContext, gen_frame};
+use amq_protocol::protocol::basic::AMQPProperties;
 use amq_protocol::protocol::{AMQPClass, confirm, parse_class};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -54,6 +56,34 @@ pub fn body(out: &mut BytesMut, channel: ChannelId, payload: &[u8]) {
     raw(out, 3, channel, payload);
 }
 
+/// Appends a `basic.return` method with this code and text. Names of more than 255 octets are cut.
+pub fn returned(
+    out: &mut BytesMut,
+    channel: ChannelId,
+    (code, text): (u16, &str),
+    exchange: &[u8],
+    routing_key: &[u8],
+) {
+    let MethodId(class, method) = MethodId::BASIC_RETURN;
+    let mut payload: Vec<u8> = [class, method, code].iter().flat_map(|short| short.to_be_bytes()).collect();
+    for name in [text.as_bytes(), exchange, routing_key] {
+        let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        payload.push(len);
+        payload.extend(name.iter().take(usize::from(len)));
+    }
+    raw_method(out, channel, &payload);
+}
+
+/// Appends a content header like this payload, of a message with an empty body.
+pub fn header_without_body(out: &mut BytesMut, channel: ChannelId, payload: &[u8]) {
+    let begin = out.len() + HEADER_LEN;
+    raw(out, 2, channel, payload);
+    // The size stands behind the class and the weight.
+    if let Some(size) = out.get_mut(begin + 4..begin + 12).filter(|_| payload.len() >= 12) {
+        size.fill(0);
+    }
+}
+
 fn raw(out: &mut BytesMut, kind: u8, channel: ChannelId, payload: &[u8]) {
     out.put_u8(kind);
     out.put_u16(channel.0);
@@ -71,6 +101,17 @@ pub fn parse_method(payload: &[u8]) -> Option<AMQPClass> {
     }
     match parse_class(payload) {
         Ok(([], class)) => Some(class),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// Parses the payload of a content header of the class basic with `amq-protocol`. Returns `None` where [`parse_method`] would.
+pub fn parse_properties(payload: &[u8]) -> Option<AMQPProperties> {
+    if is_nested_beyond(MAX_NESTING, payload) {
+        return None;
+    }
+    match parse_content_header(payload) {
+        Ok(([], header)) => Some(header.properties),
         Ok(_) | Err(_) => None,
     }
 }
@@ -125,7 +166,8 @@ pub fn return_from(channel: ChannelId, payload: &[u8], exchange: &[u8]) -> Resul
     with_exchange(channel, payload, 7 + reply_text.len(), old, exchange).map(BytesMut::freeze)
 }
 
-fn settle(out: &mut BytesMut, channel: ChannelId, id: MethodId, tag: u64, bits: u8) {
+/// Appends `basic.ack`, `basic.nack` or `basic.reject` with this tag and these bits.
+pub fn settle(out: &mut BytesMut, channel: ChannelId, id: MethodId, tag: u64, bits: u8) {
     out.reserve(13 + OVERHEAD);
     out.put_u8(1);
     out.put_u16(channel.0);
@@ -285,6 +327,18 @@ mod tests {
         let returned = b"\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE\x02ex\x03key";
         let expected = b"\x01\x01\x02\0\0\0\x19\x00\x3c\x00\x32\x01\x38\x08NO_ROUTE\x05other\x03key\xce";
         assert_eq!(return_from(CHANNEL, returned, b"other").as_deref(), Ok(&expected[..]));
+    }
+
+    #[test]
+    fn a_return_has_the_names_as_they_were_and_a_header_may_lose_its_body() {
+        let mut out = BytesMut::new();
+        returned(&mut out, CHANNEL, (319, "DUPLICATE"), b"e\xff", b"key");
+        let expected = b"\x01\x01\x02\0\0\0\x17\0\x3c\0\x32\x01\x3f\x09DUPLICATE\x02e\xff\x03key\xce";
+        assert_eq!(&out[..], &expected[..]);
+        let mut out = BytesMut::from(&b"before"[..]);
+        header_without_body(&mut out, CHANNEL, b"\0\x3c\0\0\0\0\0\0\0\0\x01\x02\x80\0\x01t");
+        let expected = b"\x02\x01\x02\0\0\0\x10\0\x3c\0\0\0\0\0\0\0\0\0\0\x80\0\x01t\xce";
+        assert_eq!(out.split_off(6), &expected[..]);
     }
 
     #[test]

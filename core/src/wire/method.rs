@@ -85,6 +85,10 @@ impl MethodId {
     pub const BASIC_NACK: MethodId = MethodId(60, 120);
     /// `basic.reject`
     pub const BASIC_REJECT: MethodId = MethodId(60, 90);
+    /// `basic.recover`
+    pub const BASIC_RECOVER: MethodId = MethodId(60, 110);
+    /// `basic.recover-async`
+    pub const BASIC_RECOVER_ASYNC: MethodId = MethodId(60, 100);
     /// `basic.recover-ok`
     pub const BASIC_RECOVER_OK: MethodId = MethodId(60, 111);
 

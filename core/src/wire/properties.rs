@@ -38,6 +38,8 @@ pub(super) const SEQUENCE: &[u8] = b"x-hapax-sequence";
 pub(super) const EPOCH: &[u8] = b"x-hapax-epoch";
 /// The header of a message that was dead-lettered.
 const DEATH: &[u8] = b"x-death";
+/// The header that RabbitMQ adds to each delivery from a stream.
+const STREAM_OFFSET: &[u8] = b"x-stream-offset";
 /// More routing keys, which consumers see.
 const CC: &[u8] = b"CC";
 /// More routing keys, which consumers do not see.
@@ -318,6 +320,11 @@ impl<'a> ContentHeader<'a> {
             _ => id.feed(sink),
         }
         true
+    }
+
+    /// Returns true if this is a delivery from a stream.
+    pub fn is_of_stream(&self) -> bool {
+        Field::find(self.table, STREAM_OFFSET).is_some()
     }
 
     /// Returns the number of the message and whose it is. `None`: a header of the two is absent. An error names the headers that can't

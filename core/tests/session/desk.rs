@@ -7,7 +7,7 @@ use hapax_core::session::{Settings, Shared};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
     ConfirmRule, Event, InDoubt, Key, KeyMaker, Limits, Listener, LocalWindow, Mailbox, MissingId, Mode,
-    OnConflict, RepublishRule, Rules, Scope, Ticket, Verdict, Window, reserve_one,
+    OnConflict, RepublishRule, Rules, Scope, Signals, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -77,6 +77,7 @@ impl Desk {
             forward_to: None,
             republish: RepublishRule::default(),
             quota: hapax_core::window::Quota::None,
+            signals: Signals::default(),
             ..Rules::named("test")
         };
         let limits = Limits {

@@ -142,6 +142,10 @@ impl Window for Interrupted {
         self.inner.disown(claim, now);
     }
 
+    fn release(&self, claim: Claim, now: Instant) {
+        self.inner.release(claim, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.inner.leave(claim, mailbox, ticket);
     }

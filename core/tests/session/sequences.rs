@@ -319,10 +319,10 @@ fn a_consumer_that_publishes_its_delivery_again_is_no_retry() {
     publish(&mut pair, &n(1));
     pair.upstream(ack(1, 2));
     pair.to_client();
-    unheard_but(&mut pair, n(1), ack(1, 3));
+    unheard_but(&mut pair, &n(1), ack(1, 3));
 }
 
-fn unheard_but(pair: &mut Pair, message: Message, answer: Frames) {
+fn unheard_but(pair: &mut Pair, message: &Message, answer: Frames) {
     pair.client(message.publish(1));
     assert_eq!((pair.to_upstream(), pair.to_client()), (Frames::none(), answer));
 }

@@ -2,6 +2,7 @@
 
 use super::content::{Assembler, Whole, body, body_of, compose, is_number};
 use super::ctx::Ctx;
+use super::jobs::{Jobs, PREFETCH, QUEUE};
 use super::streams::{Mark, Out, push};
 use super::truth::{LinkId, ROUTING_KEYS, Uid};
 use super::users::may_publish;
@@ -59,6 +60,11 @@ pub struct BrokerChannel {
     questions: u32,
     content: Assembler,
     consumer: Option<String>,
+    /// the consumer of jobs, and the jobs that it has not settled, by their tags; and those that it has in the open transaction: whether
+    /// they are acked or go back
+    worker: Option<String>,
+    unacked: Vec<(u64, u32)>,
+    settled: Vec<(u64, u32, bool)>,
     deliveries: u64,
     /// the connection has to end for what the client has done here
     pub outrage: Option<u16>,
@@ -90,6 +96,9 @@ impl BrokerChannel {
             outrage: None,
             content: Assembler::default(),
             consumer: None,
+            worker: None,
+            unacked: Vec::new(),
+            settled: Vec::new(),
             deliveries: 0,
             out,
         };
@@ -144,6 +153,8 @@ impl BrokerChannel {
             (A::Tx(tx::AMQPMethod::Commit(_)), Mode::Tx) => self.commit(ctx),
             (A::Tx(tx::AMQPMethod::Rollback(_)), Mode::Tx) => {
                 self.transaction.clear();
+                self.unacked.extend(self.settled.drain(..).map(|(tag, job, _)| (tag, job)));
+                self.unacked.sort_unstable();
                 if std::mem::take(&mut self.questions) > 0 {
                     ctx.truth.count("probe");
                 }
@@ -158,17 +169,30 @@ impl BrokerChannel {
                 self.reply(queue_declare_ok(self.id, declare.queue.as_str()));
             }
             (A::Basic(basic::AMQPMethod::Consume(consume)), _) => {
-                self.consumer = Some(consume.consumer_tag.as_str().into());
+                let slot =
+                    if consume.queue.as_str() == QUEUE { &mut self.worker } else { &mut self.consumer };
+                *slot = Some(consume.consumer_tag.as_str().into());
                 self.reply(consume_ok(self.id, consume.consumer_tag.as_str()));
             }
             (A::Basic(basic::AMQPMethod::Cancel(cancel)), _) => {
-                self.consumer = None;
+                let slot = match self.worker.as_deref() == Some(cancel.consumer_tag.as_str()) {
+                    true => &mut self.worker,
+                    false => &mut self.consumer,
+                };
+                *slot = None;
                 if !cancel.nowait {
                     self.reply(cancel_ok(self.id, cancel.consumer_tag.as_str()));
                 }
             }
-            // A consumer's answers: the model's deliveries want none.
-            (A::Basic(basic::AMQPMethod::Nack(_) | basic::AMQPMethod::Ack(_)), _) => {}
+            (A::Basic(basic::AMQPMethod::Ack(ack)), _) => {
+                self.settle_jobs(ack.delivery_tag, ack.multiple, true, ctx);
+            }
+            (A::Basic(basic::AMQPMethod::Nack(nack)), _) => {
+                self.settle_jobs(nack.delivery_tag, nack.multiple, !nack.requeue, ctx);
+            }
+            (A::Basic(basic::AMQPMethod::Reject(reject)), _) => {
+                self.settle_jobs(reject.delivery_tag, false, !reject.requeue, ctx);
+            }
             _ if self.hostile => self.outrage = Some(540),
             (class, mode) => {
                 ctx.truth.broken('i', format!("the broker's channel in {mode:?} gets {class:?}"));
@@ -309,6 +333,7 @@ impl BrokerChannel {
 
     fn commit(&mut self, ctx: &mut Ctx) {
         let transaction = std::mem::take(&mut self.transaction);
+        let settled = std::mem::take(&mut self.settled);
         if self.questions > 0 {
             ctx.truth.broken('i', format!("link {}: a question of the relay's own is committed", self.link));
         }
@@ -318,8 +343,12 @@ impl BrokerChannel {
                     ctx.truth.stored(uid, ctx.now);
                 }
             }
+            let jobs = settled.into_iter().map(|(_, job, _)| job);
+            ctx.truth.jobs.give_back(jobs);
             return self.close(406, ctx);
         }
+        let back = settled.into_iter().filter(|(_, _, done)| !done);
+        ctx.truth.jobs.give_back(back.map(|(_, job, _)| job));
         let mut marks = Vec::new();
         for (uid, whole, fate) in transaction {
             match fate {
@@ -334,7 +363,8 @@ impl BrokerChannel {
 
     /// Whether work would do something; `deliveries`: the broker has something for consumers.
     pub fn has_work(&self, deliveries: bool) -> bool {
-        self.life == Life::Open && (!self.jobs.is_empty() || (deliveries && self.consumer.is_some()))
+        let consumes = self.consumer.is_some() || self.worker.is_some();
+        self.life == Life::Open && (!self.jobs.is_empty() || (deliveries && consumes))
     }
 
     /// A piece of work: store some, settle some, deliver something.
@@ -353,6 +383,12 @@ impl BrokerChannel {
         }
         if self.consumer.is_some() && ctx.rng.chance(ctx.plan.weather.deliver) {
             self.deliver(ctx);
+        }
+        while self.worker.is_some()
+            && self.unacked.len() + self.settled.len() < PREFETCH
+            && ctx.rng.chance(ctx.plan.weather.deliver)
+        {
+            self.deliver_job(ctx);
         }
     }
 
@@ -403,10 +439,40 @@ impl BrokerChannel {
             return ctx.truth.delivered(uid, self.link, ctx.now);
         }
         let len = ctx.rng.below(60);
-        let message = message("deliveries", "").body(body(u32::try_from(tag).expect("small"), len));
+        let message = message("deliveries", "").app(&format!("d{tag}"));
+        let message = message.body(body(u32::try_from(tag).expect("small"), len));
         let message = message.frame_size(9 + ctx.rng.below(40));
         self.reply(message.deliver(self.id, &consumer, tag));
         ctx.truth.count("delivered");
+    }
+
+    fn deliver_job(&mut self, ctx: &mut Ctx) {
+        let Some(worker) = self.worker.clone() else { return };
+        let (id, message) = Jobs::next(ctx);
+        self.deliveries += 1;
+        self.unacked.push((self.deliveries, id));
+        self.reply(message.deliver(self.id, &worker, self.deliveries));
+    }
+
+    /// As RabbitMQ does: a tag that is not unacked closes the channel.
+    fn settle_jobs(&mut self, tag: u64, multiple: bool, done: bool, ctx: &mut Ctx) {
+        let at = self.unacked.iter().position(|(own, _)| *own == tag);
+        let taken: Vec<(u64, u32)> = match at {
+            _ if multiple && tag == 0 => std::mem::take(&mut self.unacked),
+            Some(at) if multiple => self.unacked.drain(..=at).collect(),
+            Some(at) => vec![self.unacked.remove(at)],
+            None if self.hostile => return,
+            None => {
+                let text = format!("link {} channel {}: tag {tag} is not unacked", self.link, self.id);
+                return ctx.truth.broken('p', text);
+            }
+        };
+        taken.iter().for_each(|_| ctx.truth.count("guard: job settled"));
+        if self.mode == Mode::Tx {
+            self.settled.extend(taken.into_iter().map(|(tag, job)| (tag, job, done)));
+        } else if !done {
+            ctx.truth.jobs.give_back(taken.into_iter().map(|(_, job)| job));
+        }
     }
 
     /// The broker closes the channel: what it has not answered is lost from sight.
@@ -427,7 +493,7 @@ impl BrokerChannel {
                 ctx.truth.stored(job.uid, ctx.now);
             }
         }
-        self.forget();
+        self.forget(ctx);
     }
 
     /// All unanswered publishes are stored, because they were in the queues already.
@@ -437,10 +503,15 @@ impl BrokerChannel {
                 ctx.truth.stored(job.uid, ctx.now);
             }
         }
-        self.forget();
+        self.forget(ctx);
     }
 
-    fn forget(&mut self) {
+    fn forget(&mut self, ctx: &mut Ctx) {
+        let settled = self.settled.drain(..).map(|(tag, job, _)| (tag, job));
+        let mut back: Vec<(u64, u32)> = self.unacked.drain(..).chain(settled).collect();
+        back.sort_unstable();
+        ctx.truth.jobs.give_back(back.into_iter().map(|(_, job)| job));
+        self.worker = None;
         self.transaction.clear();
         self.questions = 0;
         self.consumer = None;

@@ -3,6 +3,7 @@
 
 use super::content::{Assembler, Whole, body, body_of, compose};
 use super::ctx::Ctx;
+use super::jobs::QUEUE;
 use super::plan::MILLI;
 use super::streams::{Mark, Out, push};
 use super::truth::{EXCHANGES, LinkId, Publish, Uid, What};
@@ -58,6 +59,12 @@ pub struct Channel {
     unanswered: BTreeMap<u64, Uid>,
     transaction: Vec<Uid>,
     consumes: bool,
+    /// it has a consumer of jobs; the deliveries that it has got; the jobs that it has not settled, and those that it has in the open
+    /// transaction
+    works: bool,
+    delivered: u64,
+    unacked: Vec<u64>,
+    settled: Vec<u64>,
     content: Assembler,
     /// frames that wait to be written
     pub out: VecDeque<Out>,
@@ -106,7 +113,17 @@ impl Channel {
             Some(AMQPClass::Basic(B::Nack(nack))) => {
                 self.answer(nack.delivery_tag, nack.multiple, false, retry, ctx);
             }
-            Some(AMQPClass::Basic(B::Return(_) | B::Deliver(_))) => {}
+            Some(AMQPClass::Basic(B::Deliver(deliver))) => {
+                self.delivered += 1;
+                if deliver.delivery_tag != self.delivered {
+                    let text = format!(
+                        "link {} channel {}: {deliver:?} is no. {}",
+                        self.link, self.id, self.delivered
+                    );
+                    ctx.truth.broken('p', text);
+                }
+            }
+            Some(AMQPClass::Basic(B::Return(_))) => {}
             Some(class) => self.reply(&class.clone(), ctx),
         }
     }
@@ -169,6 +186,9 @@ impl Channel {
         };
         if covered.len() > 1 {
             ctx.truth.count("client answered by multiple");
+            if covered.values().any(|uid| ctx.truth.of(*uid).told) {
+                self.wrong("an ack for others and for a duplicate that was returned", ctx);
+            }
         }
         for uid in covered.into_values() {
             if ack {
@@ -180,7 +200,10 @@ impl Channel {
                 }
             } else {
                 ctx.truth.nacked(uid, ctx.now);
-                again(uid, retry, ctx);
+                // A nack may say that it is a duplicate. A client that tries all of them again never ends.
+                if ctx.truth.of(uid).forwarded.is_some() || ctx.rng.chance(300) {
+                    again(uid, retry, ctx);
+                }
             }
         }
     }
@@ -188,16 +211,35 @@ impl Channel {
     fn content(&mut self, whole: &Whole, retry: &mut VecDeque<What>, ctx: &mut Ctx) {
         match (&whole.method, whole.uid(&ctx.truth)) {
             (basic::AMQPMethod::Return(back), Some(uid)) => {
-                ctx.truth.return_seen(uid, self.link, self.id);
+                let is_duplicate = back.reply_code == 319;
+                if is_duplicate {
+                    ctx.truth.told(uid, self.link, self.id);
+                    let is_committed =
+                        |reply: &Reply| matches!(reply, Reply::Commit(uids) if uids.contains(&uid));
+                    if ctx.truth.of(uid).tx && !self.expected.iter().any(is_committed) {
+                        self.wrong(&format!("a duplicate that is not committed: {whole:?}"), ctx);
+                    }
+                } else {
+                    ctx.truth.return_seen(uid, self.link, self.id);
+                }
+                // Where there is no room for its body, it comes without.
+                let is_cut = is_duplicate && ctx.plan.tight && whole.body.is_empty();
                 let same = |p: &Publish| {
-                    whole.body == body_of(uid, p) && back.exchange.as_str() == EXCHANGES[p.what.exchange]
+                    (is_cut || whole.body == body_of(uid, p))
+                        && back.exchange.as_str() == EXCHANGES[p.what.exchange]
                 };
                 if !ctx.truth.find(uid).is_some_and(same) {
                     self.wrong(&format!("a return of another message: {whole:?}"), ctx);
                 }
             }
-            (basic::AMQPMethod::Deliver(deliver), None) => {
-                let tag = u32::try_from(deliver.delivery_tag).expect("small");
+            (basic::AMQPMethod::Deliver(deliver), None) if deliver.exchange.as_str() == "jobs" => {
+                self.unacked.push(deliver.delivery_tag);
+                self.work(ctx);
+            }
+            (basic::AMQPMethod::Deliver(_), None) => {
+                let tag = whole.header.properties.app_id().as_ref();
+                let tag =
+                    tag.and_then(|tag| tag.as_str().strip_prefix('d')?.parse().ok()).unwrap_or_default();
                 if whole.body != body(tag, whole.body.len()) {
                     self.wrong(&format!("a delivery with another body: {whole:?}"), ctx);
                 }
@@ -210,6 +252,32 @@ impl Channel {
                 }
             }
             _ => self.wrong(&format!("{whole:?}"), ctx),
+        }
+    }
+
+    /// Settles some of the jobs, or none.
+    fn work(&mut self, ctx: &mut Ctx) {
+        if self.life != Life::Open || self.unacked.is_empty() || ctx.rng.chance(300) {
+            return;
+        }
+        let at = ctx.rng.below(self.unacked.len());
+        let multiple = ctx.rng.chance(300);
+        // (Tag 0 means all that the broker has sent by the time when it reads it.)
+        let tag = self.unacked[at];
+        let settled: Vec<u64> = match multiple {
+            true => self.unacked.drain(..=at).collect(),
+            false => vec![self.unacked.remove(at)],
+        };
+        let frames = match ctx.rng.below(10) {
+            _ if multiple => ack_multiple(self.id, tag),
+            0 => give_back(self.id, tag),
+            1 => nack(self.id, tag),
+            2 => reject(self.id, tag, true),
+            _ => ack(self.id, tag),
+        };
+        push(&mut self.out, frames, vec![]);
+        if self.mode == Mode::Tx {
+            self.settled.extend(settled);
         }
     }
 
@@ -297,6 +365,8 @@ impl Channel {
             Mode::Tx if ctx.rng.chance(700) => self.commit(),
             Mode::Tx => {
                 let rolled_back = std::mem::take(&mut self.transaction);
+                self.unacked.append(&mut self.settled);
+                self.unacked.sort_unstable();
                 rolled_back.into_iter().for_each(|uid| again(uid, retry, ctx));
                 self.ask(tx_rollback(self.id), Reply::Rollback);
                 ctx.truth.count("rollback");
@@ -329,13 +399,21 @@ impl Channel {
 
     fn commit(&mut self) {
         let uids = std::mem::take(&mut self.transaction);
+        self.settled.clear();
         self.ask(tx_commit(self.id), Reply::Commit(uids));
     }
 
     /// Something that is no publish: a queue, a consumer.
     pub fn call(&mut self, ctx: &mut Ctx) {
         let name = format!("c{}", self.id);
-        if ctx.rng.chance(500) {
+        if ctx.plan.guards && ctx.rng.chance(500) {
+            let worker = format!("j{}", self.id);
+            self.works = !self.works;
+            match self.works {
+                true => self.ask(consume_acking(self.id, QUEUE, &worker), Reply::Consume),
+                false => self.ask(cancel(self.id, &worker), Reply::Cancel),
+            }
+        } else if ctx.rng.chance(500) {
             self.ask(queue_declare(self.id, "queue"), Reply::Declare);
         } else if self.consumes {
             self.consumes = false;

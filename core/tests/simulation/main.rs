@@ -23,6 +23,7 @@ mod client_channel;
 mod content;
 mod ctx;
 mod hostile;
+mod jobs;
 mod link;
 mod plan;
 mod relay;
@@ -74,7 +75,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 57] = [
+const MUST_HAPPEN: [&str; 66] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -84,6 +85,8 @@ const MUST_HAPPEN: [&str; 57] = [
     "client froze",
     "client nacked",
     "client returned",
+    "client told by a nack",
+    "client told by a return",
     "client vanished",
     "client was closed",
     "client's channel was closed",
@@ -96,6 +99,11 @@ const MUST_HAPPEN: [&str; 57] = [
     "dropped",
     "duplicate answered",
     "duplicate of one in doubt answered",
+    "guard: given back",
+    "guard: hidden",
+    "guard: job shown",
+    "guard: job settled",
+    "guard: waited",
     "hostile: half a message",
     "hostile: impostor",
     "hostile: intrudes",
@@ -112,6 +120,8 @@ const MUST_HAPPEN: [&str; 57] = [
     "probe",
     "recovered",
     "relay asked for a sign",
+    "relay: a copy",
+    "relay: a line of the audit",
     "relay crashed",
     "relay: held back by a rate",
     "republished",

@@ -4,7 +4,7 @@
 use super::rng::Rng;
 use hapax_core::session::Settings;
 use hapax_core::window::engine::EngineKind;
-use hapax_core::window::{OnOutage, Quota, Remember, StorePolicy};
+use hapax_core::window::{OnDuplicate, OnOutage, Quota, Remember, StorePolicy};
 use std::time::Duration;
 
 /// Microseconds of virtual time since the run began.
@@ -57,6 +57,8 @@ pub struct WindowPlan {
     pub quota: Quota,
     /// `on_conflict = "forward"`, and ids come with several bodies
     pub forwards_conflicts: bool,
+    /// what the publisher of a duplicate hears
+    pub on_duplicate: OnDuplicate,
     /// ids are numbers of producers (the first window only)
     pub sequence: bool,
 }
@@ -140,6 +142,8 @@ pub struct Plan {
     /// one of them may publish to the second exchange with one routing key; where that exchange has a window of its own
     /// with room for everybody, and an order of answers that depends on nobody
     pub keyholder: bool,
+    /// clients consume from a guarded queue
+    pub guards: bool,
     /// a new message of the second exchange has the header of many others, in thousandths, where its body is its id
     pub alike: u32,
     /// a client reads nothing while bytes that it has written are not taken, as one that writes with blocking calls; then
@@ -170,6 +174,11 @@ impl Plan {
         let mut bodies = Rng::new(seed.rotate_left(16));
         for window in &mut windows {
             window.forwards_conflicts = !window.by_body && bodies.chance(300);
+        }
+        let mut signals = Rng::new(seed.rotate_left(40));
+        for window in &mut windows {
+            let rules = [OnDuplicate::Ack, OnDuplicate::Ack, OnDuplicate::Nack, OnDuplicate::Return];
+            window.on_duplicate = signals.pick(&rules);
         }
         let mut logs = Rng::new(seed.rotate_left(48));
         windows.iter_mut().for_each(|window| window.draw_log(&mut logs));
@@ -207,6 +216,7 @@ impl Plan {
             rate,
             crashes,
             keyholder,
+            guards: Rng::new(seed.rotate_left(40)).chance(400),
             alike: others.pick(&[0, 300, 900]),
             // (A client that reads late may be later than a short linger.)
             blocking: others.chance(300).then(|| others.pick(&[1, 3, 20])).filter(|_| !tight),
@@ -302,6 +312,7 @@ impl WindowPlan {
             verify: false,
             quota: Quota::None,
             forwards_conflicts: false,
+            on_duplicate: OnDuplicate::Ack,
             sequence: false,
         }
     }

@@ -35,6 +35,10 @@ pub trait Relay {
     fn handle_drain_over(&mut self, now: Instant);
     /// see [`Session::handle_publish_limit`]; `more`: so many more than there were
     fn allow(&mut self, more: u64, now: Instant);
+    /// see [`Session::handle_turn`]
+    fn handle_turn(&mut self, frames: usize, now: Instant);
+    /// see [`Session::is_turn_over`]
+    fn is_turn_over(&self) -> bool;
     /// see [`Session::is_at_publish_limit`]
     fn is_at_publish_limit(&self) -> bool;
     /// see [`Session::poll_output`]
@@ -101,6 +105,12 @@ impl Relay for Session {
     fn allow(&mut self, more: u64, now: Instant) {
         let limit = Session::publishes(self).saturating_add(more);
         Session::handle_publish_limit(self, limit, now);
+    }
+    fn handle_turn(&mut self, frames: usize, now: Instant) {
+        Session::handle_turn(self, frames, now);
+    }
+    fn is_turn_over(&self) -> bool {
+        Session::is_turn_over(self)
     }
     fn is_at_publish_limit(&self) -> bool {
         Session::is_at_publish_limit(self)
@@ -209,6 +219,10 @@ impl Relay for Wire {
     fn handle_drain_overdue(&mut self, _: Instant) {}
     fn handle_drain_over(&mut self, _: Instant) {}
     fn allow(&mut self, _: u64, _: Instant) {}
+    fn handle_turn(&mut self, _: usize, _: Instant) {}
+    fn is_turn_over(&self) -> bool {
+        false
+    }
     fn is_at_publish_limit(&self) -> bool {
         false
     }

@@ -191,6 +191,10 @@ impl Window for Gate {
         self.window.disown(claim, now);
     }
 
+    fn release(&self, claim: Claim, now: Instant) {
+        self.window.release(claim, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.window.leave(claim, mailbox, ticket);
     }

@@ -2,6 +2,7 @@
 
 use super::content::{body_of_id, death_of, number_of, text_of};
 use super::ctx::{Ctx, Whose};
+use super::jobs::QUEUE;
 use super::plan::{Micros, Plan, SECOND, WindowPlan};
 use super::schedule::{Event as SimEvent, Schedule, instant};
 use super::shelf::Shelf;
@@ -13,7 +14,7 @@ use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
     Claim, ConfirmRule, Event, EvictionCause, Found, InDoubt, Inspect, Limits, Listener, LocalWindow,
-    LoggedWindow, MissingId, Mode, OnConflict, RepublishRule, Rules, Scope, Window,
+    LoggedWindow, MissingId, Mode, OnConflict, RepublishRule, Rules, Scope, Signals, Window,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -66,6 +67,8 @@ struct One {
 #[derive(Debug)]
 pub struct SimWindows {
     all: Vec<One>,
+    /// the guard of the consumers, and its counts
+    guard: Option<(Arc<LocalWindow>, Arc<GuardCounts>)>,
     shared: Arc<Shared>,
 }
 
@@ -115,13 +118,22 @@ impl Oracle {
 
 /// The windows of the first two exchanges, in the vhost that has windows.
 #[derive(Debug)]
-struct ByExchange([Arc<Gate>; 2]);
+struct ByExchange([Arc<Gate>; 2], Option<Arc<LocalWindow>>);
 
 impl Windows for ByExchange {
     fn find(&self, vhost: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
         let at = EXCHANGES.iter().position(|name| name.as_bytes() == exchange)?;
         let gate = self.0.get(at).filter(|_| vhost == VHOST.as_bytes())?;
         Some(gate.clone())
+    }
+
+    fn guard(&self, vhost: &[u8], queue: &[u8]) -> Option<Arc<dyn Window>> {
+        let is_guarded = vhost == VHOST.as_bytes() && queue == QUEUE.as_bytes();
+        self.1.clone().filter(|_| is_guarded).map(|guard| guard as _)
+    }
+
+    fn has_guards(&self, vhost: &[u8]) -> bool {
+        self.1.is_some() && vhost == VHOST.as_bytes()
     }
 
     fn delivering(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {
@@ -149,8 +161,10 @@ impl SimWindows {
             Arc::new(Gate { window: all[window].window(), exchange, watch: watch.clone() })
         };
         let gates = [gate(0, 0), gate(1, all.len() - 1)];
-        let shared = shared(plan.settings, Arc::new(ByExchange(gates)), Arc::new(NoSessionListener));
-        SimWindows { all, shared }
+        let guard = plan.guards.then(guard);
+        let guards = guard.as_ref().map(|(guard, _)| guard.clone());
+        let shared = shared(plan.settings, Arc::new(ByExchange(gates, guards)), Arc::new(NoSessionListener));
+        SimWindows { all, guard, shared }
     }
 
     /// The process ends, and another one begins.
@@ -159,10 +173,18 @@ impl SimWindows {
         let is_safe = |one: &One| one.shelf.as_ref().is_some_and(|shelf| shelf.is_safe());
         let safe: Vec<bool> = self.all.iter().map(is_safe).collect();
         *self = SimWindows::after(Some(self), &ctx.plan, &ctx.watch.clone(), ctx.now);
+        self.show_guard(ctx);
         let now = instant(ctx.now);
         for (at, (one, is_safe)) in self.all.iter().zip(safe).enumerate() {
             let shared = &self.shared;
             ctx.truth.crashed(at, ctx.now, is_safe, |key| one.remembers(real_key(shared, one.by, key), now));
+        }
+    }
+
+    /// Shows the truth the guard that consumers have now.
+    pub fn show_guard(&self, ctx: &mut Ctx) {
+        if let Some((guard, _)) = &self.guard {
+            ctx.truth.jobs.guarded_by(guard.clone());
         }
     }
 
@@ -245,7 +267,8 @@ impl SimWindows {
         let at_shelf = |one: &One| {
             one.shelf.as_ref().map_or(0, |shelf| shelf.window.in_flight().unwrap_or(0) + shelf.questions())
         };
-        self.all.iter().map(|one| one.local.in_flight() + asked(one) + at_shelf(one)).sum()
+        let guarded = self.guard.as_ref().map_or(0, |(guard, _)| guard.in_flight());
+        guarded + self.all.iter().map(|one| one.local.in_flight() + asked(one) + at_shelf(one)).sum::<usize>()
     }
 
     /// Adds the windows' counts to the report.
@@ -262,6 +285,15 @@ impl SimWindows {
                 ("store: overdue, waited on", tally.waited_on),
             ] {
                 *ctx.truth.counts.entry(name).or_default() += count;
+            }
+        }
+        if let Some((_, counts)) = &self.guard {
+            for (name, count) in [
+                ("guard: hidden", &counts.hidden),
+                ("guard: waited", &counts.waited),
+                ("guard: given back", &counts.given_back),
+            ] {
+                *ctx.truth.counts.entry(name).or_default() += count.load(Ordering::Relaxed);
             }
         }
         for One { counts, local, .. } in &self.all {
@@ -282,6 +314,40 @@ impl SimWindows {
             }
         }
     }
+}
+
+/// How often the guard said what.
+#[derive(Debug, Default)]
+pub struct GuardCounts {
+    hidden: AtomicU64,
+    waited: AtomicU64,
+    given_back: AtomicU64,
+}
+
+impl Listener for GuardCounts {
+    fn on(&self, event: &Event) {
+        let count = match event {
+            Event::Duplicate { .. } => &self.hidden,
+            Event::InFlight => &self.waited,
+            Event::Forgotten(_) => &self.given_back,
+            _ => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A guard that forgets nothing while its process lives.
+fn guard() -> (Arc<LocalWindow>, Arc<GuardCounts>) {
+    let counts = Arc::new(GuardCounts::default());
+    let limits = Limits {
+        capacity: 1000,
+        ttl: Duration::from_secs(1 << 20),
+        mode: Mode::Enforce,
+        refresh_on_duplicate: false,
+        waiters_per_id: 3,
+    };
+    let engine = hapax_core::window::engine::EngineKind::default();
+    (LocalWindow::new(Rules::named("guard"), limits, engine, counts.clone()), counts)
 }
 
 /// The window's own claim for a model key.
@@ -323,6 +389,11 @@ impl One {
             forward_to: plan.redirect.then(|| BACKING.into()),
             republish: RepublishRule::default(),
             quota: plan.quota,
+            signals: Signals {
+                on_duplicate: plan.on_duplicate,
+                duplicates_to: Some("copies".into()),
+                audit: true,
+            },
             ..Rules::named("w")
         };
         let limits = Limits {

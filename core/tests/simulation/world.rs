@@ -4,7 +4,7 @@ use super::client::{Act, Client};
 use super::content::human;
 use super::ctx::{Ctx, Dice, Log, Whose};
 use super::hostile::Hostile;
-use super::link::Link;
+use super::link::{Link, TURN};
 use super::plan::{MILLI, Micros, Plan};
 use super::relay::{Relay, Wire};
 use super::schedule::{Event, Schedule, instant};
@@ -101,6 +101,9 @@ impl World {
             },
         };
         world.ctx.truth.oracle = Some(oracle);
+        if middle == Middle::Sessions {
+            world.windows.show_guard(&mut world.ctx);
+        }
         world.ctx.log.say(|| format!("{:#?}", world.ctx.plan));
         let drain = world.ctx.soon(200 * world.ctx.plan.pause);
         world.schedule.at(drain, Event::Drain);
@@ -324,7 +327,8 @@ impl World {
         let id = self.links.len();
         let relay: Box<dyn Relay> = match self.middle {
             Middle::Sessions => {
-                let session = Session::new(self.windows.shared(), LOCALHOST, instant(self.ctx.now));
+                let mut session = Session::new(self.windows.shared(), LOCALHOST, instant(self.ctx.now));
+                session.handle_turn(TURN, instant(self.ctx.now));
                 self.ctx.watch.begun(session.mailbox(), id, user);
                 Box::new(session)
             }

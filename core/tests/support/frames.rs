@@ -301,6 +301,19 @@ impl Message {
         )
     }
 
+    /// As Hapax returns it because it is a duplicate: 319 DUPLICATE.
+    pub fn told(&self, channel: u16) -> Frames {
+        self.after(
+            channel,
+            basic::AMQPMethod::Return(basic::Return {
+                reply_code: 319,
+                reply_text: "DUPLICATE".into(),
+                exchange: self.exchange.as_str().into(),
+                routing_key: self.routing_key.as_str().into(),
+            }),
+        )
+    }
+
     /// As the broker delivers it to a consumer.
     pub fn deliver(&self, channel: u16, consumer: &str, delivery_tag: u64) -> Frames {
         self.after(

@@ -524,6 +524,13 @@ impl Window for LateWindow {
         self.inner.disown(claim, now);
     }
 
+    fn release(&self, claim: Claim, now: Instant) {
+        for logged in self.locked().log.iter_mut().filter(|logged| logged.commit.claim == claim) {
+            logged.disowned = true;
+        }
+        self.inner.release(claim, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         let mut state = self.locked();
         let before = state.questions.len();

@@ -221,6 +221,36 @@ pub fn nack_multiple(id: u16, delivery_tag: u64) -> Frames {
     basic(id, basic::AMQPMethod::Nack(basic::Nack { delivery_tag, multiple: true, requeue: false }))
 }
 
+/// `basic.nack` that gives one delivery back.
+pub fn give_back(id: u16, delivery_tag: u64) -> Frames {
+    basic(id, basic::AMQPMethod::Nack(basic::Nack { delivery_tag, multiple: false, requeue: true }))
+}
+
+/// `basic.reject`.
+pub fn reject(id: u16, delivery_tag: u64, requeue: bool) -> Frames {
+    basic(id, basic::AMQPMethod::Reject(basic::Reject { delivery_tag, requeue }))
+}
+
+/// `basic.recover` that gives everything back.
+pub fn recover(id: u16) -> Frames {
+    basic(id, basic::AMQPMethod::Recover(basic::Recover { requeue: true }))
+}
+
+/// `basic.recover-async`, which is not answered.
+pub fn recover_async(id: u16) -> Frames {
+    basic(id, basic::AMQPMethod::RecoverAsync(basic::RecoverAsync { requeue: true }))
+}
+
+/// `basic.recover-ok`.
+pub fn recover_ok(id: u16) -> Frames {
+    basic(id, basic::AMQPMethod::RecoverOk(basic::RecoverOk {}))
+}
+
+/// `basic.get-empty`.
+pub fn get_empty(id: u16) -> Frames {
+    basic(id, basic::AMQPMethod::GetEmpty(basic::GetEmpty {}))
+}
+
 /// `basic.consume` without acks.
 pub fn consume(id: u16, queue: &str, consumer: &str) -> Frames {
     let consume = basic::Consume {

@@ -11,10 +11,10 @@ use super::methods::{
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
 use hapax_core::session::{
-    LoopbackUsers, Output, Session, SessionListener, Settings, Shared, Sighting, Traced,
+    CopiedDuplicate, LoopbackUsers, Output, Session, SessionListener, Settings, Shared, Sighting, Traced,
 };
 use hapax_core::window::Windows;
-use hapax_core::window::{KeyMaker, Window};
+use hapax_core::window::{KeyMaker, Release, Window};
 use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use hapax_core::wire::frame::OVERHEAD;
@@ -57,6 +57,10 @@ pub struct Everything(pub Arc<dyn Window>);
 impl Windows for Everything {
     fn find(&self, _: &[u8], _: &[u8]) -> Option<Arc<dyn Window>> {
         Some(self.0.clone())
+    }
+
+    fn releases(&self, _: &[u8]) -> bool {
+        self.0.rules().release == Release::Consumed
     }
 }
 
@@ -105,6 +109,8 @@ pub struct Pair {
     upstream_closed: bool,
     sightings: Vec<Sighting>,
     told_duplicates: Vec<Sighting>,
+    audited: Vec<Sighting>,
+    copied: Vec<CopiedDuplicate>,
     bad_headers: Vec<BadHeader>,
     traced: Vec<Traced>,
 }
@@ -133,6 +139,16 @@ impl Pair {
     /// The duplicates that people were told of since the last call.
     pub fn told_duplicates(&mut self) -> Vec<Sighting> {
         std::mem::take(&mut self.told_duplicates)
+    }
+
+    /// The lines for the log about what was dropped, since the last call.
+    pub fn audited(&mut self) -> Vec<Sighting> {
+        std::mem::take(&mut self.audited)
+    }
+
+    /// The copies of what was dropped, since the last call.
+    pub fn copied(&mut self) -> Vec<CopiedDuplicate> {
+        std::mem::take(&mut self.copied)
     }
 
     /// The conflicts that people were told of since the last call.
@@ -171,6 +187,8 @@ impl Pair {
             upstream_closed: false,
             sightings: Vec::new(),
             told_duplicates: Vec::new(),
+            audited: Vec::new(),
+            copied: Vec::new(),
         };
         pair.pump();
         pair
@@ -252,6 +270,12 @@ impl Pair {
     /// The process ends in a moment.
     pub fn drain_over(&mut self) {
         self.session.handle_drain_over(self.now);
+        self.pump();
+    }
+
+    /// Begins a turn of so many frames.
+    pub fn turn(&mut self, frames: usize) {
+        self.session.handle_turn(frames, self.now);
         self.pump();
     }
 
@@ -426,6 +450,8 @@ impl Pair {
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
             Output::Sighted(sighting) if sighting.what.is_conflict() => self.sightings.push(*sighting),
             Output::Sighted(sighting) => self.told_duplicates.push(*sighting),
+            Output::Audited(sighting) => self.audited.push(*sighting),
+            Output::Copied(copy) => self.copied.push(*copy),
             Output::BadHeader(header) => self.bad_headers.push(header),
             Output::Traced(traced) => self.traced.push(*traced),
         }

@@ -213,6 +213,7 @@ mod tests {
             connections: ConnectionList::new(),
             upstreams: Upstreams::new(&config, Opener::default(), DEADLINE),
             certificates: Arc::default(),
+            signals: Arc::default(),
             tls: None,
             reloader: None,
             draining: watch::channel(false).1,

@@ -61,18 +61,48 @@ pub(super) struct Forgotten {
     forgotten: bool,
 }
 
+/// Returns the id, and all keys that a delivery with this id from a guarded queue may have.
+fn keys_of_guard(
+    admin: &Admin,
+    found: &ConfiguredWindow,
+    uri: &Uri,
+) -> Result<(Vec<u8>, Vec<Key>), Complaint> {
+    let [part, _, death] = message::KNOWN;
+    let query = Query::of(uri, &["vhost", "queue", part, death])?;
+    let rules = &found.configured.rules;
+    let vhost = vhost_of(found, &query)?;
+    let queue = match (query.get("queue"), &found.configured.exchange) {
+        (Some(given), pattern) => fitting("queue", given, pattern, &rules.name)?,
+        (None, pattern) if pattern.is_literal() => pattern.as_str().as_bytes(),
+        (None, pattern) => return Err(missing("queue", pattern, &rules.name)),
+    };
+    let id = last_part(uri);
+    let scoped = admin.keys.scoped_to_queue(vhost, queue);
+    let place = Place { scope: Scope::Vhost, source: &rules.id, exchange: b"", routing_key: b"" };
+    let keys = message::keys(scoped, place, &id, &query)?;
+    Ok((id, keys))
+}
+
+fn vhost_of<'a>(found: &'a ConfiguredWindow, query: &'a Query) -> Result<&'a [u8], Complaint> {
+    let name = &found.configured.rules.name;
+    match (query.get("vhost"), &found.configured.vhost) {
+        (Some(given), pattern) => fitting("vhost", given, pattern, name),
+        (None, pattern) if pattern.is_literal() => Ok(pattern.as_str().as_bytes()),
+        (None, pattern) if pattern.matches(VHOST) => Ok(VHOST),
+        (None, pattern) => Err(missing("vhost", pattern, name)),
+    }
+}
+
 /// Returns the id, and all keys that a publish with this id may have.
 fn keys(admin: &Admin, found: &ConfiguredWindow, uri: &Uri) -> Result<(Vec<u8>, Vec<Key>), Complaint> {
+    if found.configured.is_guard() {
+        return keys_of_guard(admin, found, uri);
+    }
     let [part, cc, death] = message::KNOWN;
     let query = Query::of(uri, &["vhost", "exchange", "routing_key", part, cc, death])?;
     let rules = &found.configured.rules;
     let (scope, name) = (rules.scope, &rules.name);
-    let vhost = match (query.get("vhost"), &found.configured.vhost) {
-        (Some(given), pattern) => fitting("vhost", given, pattern, name)?,
-        (None, pattern) if pattern.is_literal() => pattern.as_str().as_bytes(),
-        (None, pattern) if pattern.matches(VHOST) => VHOST,
-        (None, pattern) => return Err(missing("vhost", pattern, name)),
-    };
+    let vhost = vhost_of(found, &query)?;
     let exchange = match (query.get("exchange"), &found.configured.exchange) {
         (_, _) if scope == Scope::Vhost => b"",
         (Some(given), pattern) => fitting("exchange", given, pattern, name)?,
@@ -127,6 +157,7 @@ fn missing(what: &str, pattern: &Pattern, window: &str) -> Complaint {
 #[utoipa::path(get, path = "/api/v1/windows/{name}/ids/{id}", tag = "ids", security(("token" = [])),
     params(("name" = String, Path, description = "the window's name"), ("id" = String, Path, description = "the id, percent-encoded"),
         ("exchange" = Option<String>, Query, description = "the exchange that the id is published to; needed unless the window is for one exchange, or its scope is the vhost"),
+        ("queue" = Option<String>, Query, description = "of a guard: the queue; needed unless the guard is for one queue"),
         ("routing_key" = Option<String>, Query, description = "needed if the window's scope is the routing key"),
         ("part" = Option<Vec<String>>, Query, description = "where an id has several parts: one beyond the first, as in `header:type=order`; several are given one by one"),
         ("cc" = Option<Vec<String>>, Query, description = "a routing key that the message has in CC or BCC; several are given one by one"),
@@ -165,6 +196,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Js
 #[utoipa::path(delete, path = "/api/v1/windows/{name}/ids/{id}", tag = "ids", security(("admin" = [])),
     params(("name" = String, Path, description = "the window's name"), ("id" = String, Path, description = "the id, percent-encoded"),
         ("exchange" = Option<String>, Query, description = "the exchange that the id is published to; needed unless the window is for one exchange, or its scope is the vhost"),
+        ("queue" = Option<String>, Query, description = "of a guard: the queue; needed unless the guard is for one queue"),
         ("routing_key" = Option<String>, Query, description = "needed if the window's scope is the routing key"),
         ("part" = Option<Vec<String>>, Query, description = "where an id has several parts: one beyond the first, as in `header:type=order`; several are given one by one"),
         ("cc" = Option<Vec<String>>, Query, description = "a routing key that the message has in CC or BCC; several are given one by one"),

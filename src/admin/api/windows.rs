@@ -9,6 +9,7 @@ use crate::admin::auth::Caller;
 use crate::admin::clock::{Now, span};
 use crate::admin::complaint::{Complaint, ComplaintBody};
 use crate::admin::journal::Kind;
+use crate::config::Judges;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +17,8 @@ use axum::{Extension, Json};
 use hapax_core::pressure::Facts;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    ConfirmRule, InDoubt, MissingId, Mode, OnConflict, OnGap, Quota, RepublishRule, Scope, Setting,
+    ConfirmRule, InDoubt, MissingId, Mode, OnConflict, OnDuplicate, OnGap, Quota, Release, RepublishRule,
+    Scope, Setting,
 };
 use hapax_core::wire::IdSource;
 use serde::Serialize;
@@ -39,10 +41,14 @@ pub(in crate::admin) struct Resizing {
 pub(in crate::admin) struct WindowFacts {
     /// the name in metrics and URLs
     name: String,
+    /// what it judges: `publishes`, or `deliveries` if it is a guard. The counters of publishes are those of deliveries then
+    judges: Judges,
     /// the pattern for vhosts
     vhost: String,
-    /// the pattern for exchanges
+    /// the pattern for exchanges; empty for a guard
     exchange: String,
+    /// the pattern for queues of a guard
+    queue: Option<String>,
     /// where the id of a message is
     #[schema(example = "message-id")]
     id: String,
@@ -67,6 +73,13 @@ pub(in crate::admin) struct WindowFacts {
     /// what happens to publishes of a known id whose body is not the one that was stored
     #[schema(value_type = String, example = "drop")]
     on_conflict: OnConflict,
+    /// what the publisher of a duplicate hears
+    #[schema(value_type = String, example = "ack")]
+    on_duplicate: OnDuplicate,
+    /// the exchange that gets copies of dropped publishes; null: there is none
+    duplicates_to: Option<String>,
+    /// true if each dropped publish is a line in the log
+    audit: bool,
     /// what happens to a number when lower ones were never published; absent unless `id` is `sequence`
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "forward")]
@@ -77,6 +90,9 @@ pub(in crate::admin) struct WindowFacts {
     /// what happens to a message that its consumer publishes again
     #[schema(value_type = String, example = "connection")]
     republish: RepublishRule,
+    /// when the id of a stored message is forgotten: `ttl`, or `consumed` if that comes first
+    #[schema(value_type = String, example = "ttl")]
+    release: Release,
     /// whose confirms tell that a publish was stored
     #[schema(value_type = String, example = "shadow")]
     confirms: ConfirmRule,
@@ -103,8 +119,14 @@ impl WindowFacts {
         let is_sequence = rules.id == IdSource::Sequence;
         WindowFacts {
             name: rules.name.to_string(),
+            judges: configured.judges,
             vhost: configured.vhost.as_str().to_owned(),
-            exchange: configured.exchange.as_str().to_owned(),
+            exchange: if configured.is_guard() {
+                String::new()
+            } else {
+                configured.exchange.as_str().to_owned()
+            },
+            queue: configured.is_guard().then(|| configured.exchange.as_str().to_owned()),
             id: rules.id.to_string(),
             scope: rules.scope,
             quota: rules.quota,
@@ -113,9 +135,13 @@ impl WindowFacts {
             in_doubt: rules.in_doubt,
             missing_id: rules.missing_id,
             on_conflict: rules.on_conflict,
+            on_duplicate: rules.signals.on_duplicate,
+            duplicates_to: rules.signals.duplicates_to.as_deref().map(str::to_owned),
+            audit: rules.signals.audit,
             on_gap: is_sequence.then_some(rules.numbering.on_gap),
             places: is_sequence.then_some(rules.numbering.places),
             republish: rules.republish,
+            release: rules.release,
             confirms: rules.confirms,
             verify_routing: rules.verify_routing,
             refresh_on_duplicate: window.refreshes_on_duplicate(),
@@ -206,7 +232,7 @@ pub(super) struct Windows {
 }
 
 /// The columns of the windows as CSV.
-const COLUMNS: [&str; 26] = [
+const COLUMNS: [&str; 28] = [
     "name",
     "vhost",
     "exchange",
@@ -233,10 +259,12 @@ const COLUMNS: [&str; 26] = [
     "escaped_duplicates",
     "no_id",
     "store",
+    "judges",
+    "queue",
 ];
 
 impl WindowFacts {
-    fn cells(self) -> [Cell; 26] {
+    fn cells(self) -> [Cell; 28] {
         let WindowFacts { facts, .. } = self;
         let (publishes, rates) = (facts.publishes, facts.rates);
         let store =
@@ -268,6 +296,8 @@ impl WindowFacts {
             Cell::Count(facts.escaped_duplicates),
             Cell::Count(publishes.no_id),
             Cell::text(store),
+            Cell::word(self.judges),
+            Cell::text(self.queue),
         ]
     }
 }

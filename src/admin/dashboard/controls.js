@@ -198,14 +198,17 @@ const isPattern = (glob) => /[*?[\]{}\\]/.test(glob);
 
 /** Shows the fields of the look-up that the window's scope needs, and fills in what is known already. */
 function lookupParts(window) {
+  // For a guard, the field of the exchange takes the queue.
+  const guards = window.judges === "deliveries";
+  const source = guards ? window.queue : window.exchange;
   const needs = {
     vhost: isPattern(window.vhost),
-    exchange: window.scope !== "vhost" && isPattern(window.exchange),
-    routing_key: window.scope === "routing-key",
+    exchange: (guards || window.scope !== "vhost") && isPattern(source),
+    routing_key: !guards && window.scope === "routing-key",
   };
   for (const [part, needed] of Object.entries(needs)) shown($(`#lookup [data-part="${part}"]`), needed);
   $("#look-vhost").value = isPattern(window.vhost) ? "/" : window.vhost;
-  $("#look-exchange").value = isPattern(window.exchange) ? "" : window.exchange;
+  $("#look-exchange").value = isPattern(source) ? "" : source;
   preset = false;
   presetPlace(window);
 }
@@ -213,7 +216,7 @@ function lookupParts(window) {
 /** Fills in the place of the most fresh ids, once there are some, unless somebody has written a place before. */
 function presetPlace(window) {
   const [busiest] = window.top_scopes;
-  if (preset || busiest === undefined) return;
+  if (preset || busiest === undefined || window.judges === "deliveries") return;
   preset = true;
   const fill = (field, value) => {
     if (value !== null && value !== undefined && !value.includes("\ufffd")) $(field).value = value;
@@ -225,6 +228,10 @@ function presetPlace(window) {
 function place(window) {
   const query = new URLSearchParams();
   query.set("vhost", $("#look-vhost").value);
+  if (window.judges === "deliveries") {
+    query.set("queue", $("#look-exchange").value);
+    return query;
+  }
   if (window.scope !== "vhost") query.set("exchange", $("#look-exchange").value);
   if (window.scope === "routing-key") query.set("routing_key", $("#look-routing-key").value);
   return query;

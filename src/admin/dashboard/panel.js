@@ -128,9 +128,9 @@ const tag = (name, value) => h("li", {}, h("span", {}, `${name} `), named(fmt.vi
 function tags(window) {
   const all = [
     ["vhost", window.vhost],
-    ["exchange", window.exchange],
+    ...(window.judges === "deliveries" ? [["guards queue", window.queue]] : [["exchange", window.exchange]]),
     ["id", window.id],
-    ["scope", window.scope],
+    ...(window.judges === "deliveries" ? [] : [["scope", window.scope]]),
     ["engine", window.engine],
     ["mode", window.mode],
     ["TTL", fmt.span(window.ttl_seconds)],
@@ -138,6 +138,9 @@ function tags(window) {
     ...(window.in_doubt === "keep" ? [["in doubt", "keep"]] : []),
     ...(window.missing_id === "reject" ? [["missing id", "reject"]] : []),
     ...((window.on_conflict ?? "drop") === "drop" ? [] : [["on conflict", window.on_conflict]]),
+    ...((window.on_duplicate ?? "ack") === "ack" ? [] : [["on duplicate", window.on_duplicate]]),
+    ...(window.duplicates_to == null ? [] : [["duplicates to", window.duplicates_to]]),
+    ...(window.audit ? [["audit", "on"]] : []),
     ...(window.on_gap === undefined ? [] : [["on gap", window.on_gap], ["places", fmt.count(window.places)]]),
     ...(window.republish !== undefined && window.republish !== "connection" ? [["republish", window.republish]] : []),
     ...(window.confirms === "client-only" ? [["confirms", "client-only"]] : []),
@@ -170,6 +173,14 @@ function evictions(window) {
   }
 }
 
+/** What publishers of duplicates were told, in a window that tells them more than an ack. */
+function told(window) {
+  const told = Object.entries(window.told ?? {}).filter(([, value]) => value > 0);
+  const sum = told.reduce((sum, [, value]) => sum + value, 0);
+  const names = told.map(([name, n]) => `${name.replaceAll("_", " ")} ${fmt.count(n)}`).join(", ");
+  return (window.on_duplicate ?? "ack") === "ack" && sum === 0 ? [] : [["told", "Told their publisher", fmt.count(sum), names]];
+}
+
 function counts(window) {
   const { publishes, distinct } = window;
   const forgotten = Object.values(window.forgotten).reduce((sum, value) => sum + value, 0);
@@ -181,6 +192,7 @@ function counts(window) {
     ["conflicts", "Same id, other content", fmt.count(window.conflicts ?? 0),
       publishes.duplicate > 0 ? `${fmt.percent((window.conflicts ?? 0) / publishes.duplicate)} of the duplicates` : ""],
     ["uncompared", "Too large to compare", fmt.count(window.uncompared ?? 0)],
+    ...told(window),
     ["publishes.in_flight", "Had to wait in flight", fmt.count(publishes.in_flight)],
     ["in_flight", "In flight now", fmt.count(window.in_flight)],
     ["publishes.no_id", "Without an id", fmt.count(publishes.no_id)],

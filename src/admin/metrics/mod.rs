@@ -10,6 +10,7 @@
 //! registry adds the prefix `hapax_`. By convention, the metrics of the process itself have no prefix.
 
 mod format;
+mod signals;
 mod stores;
 mod tls;
 mod upstreams;
@@ -18,9 +19,11 @@ mod windows;
 pub(super) use format::Format;
 
 use super::telemetry::Exports;
+use crate::config::WindowConfig;
 use crate::live::{LastReload, Running};
 use crate::net::Upstreams;
 use crate::process::Process;
+use crate::signals::Signals;
 use crate::stats::{Snapshot, Stats};
 use crate::tls::Certificates;
 use hapax_core::pressure::Watched;
@@ -50,6 +53,7 @@ impl Metrics {
         certificates: Arc<Certificates>,
         draining: watch::Receiver<bool>,
         exports: Arc<Exports>,
+        signals: Arc<Signals>,
     ) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
@@ -60,6 +64,7 @@ impl Metrics {
             certificates,
             draining,
             exports,
+            signals,
         }));
         Metrics(registry)
     }
@@ -84,23 +89,27 @@ struct Relay {
     certificates: Arc<Certificates>,
     draining: watch::Receiver<bool>,
     exports: Arc<Exports>,
+    signals: Arc<Signals>,
 }
 
 impl Collector for Relay {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = self.stats.snapshot();
         let now = tokio::time::Instant::now().into_std();
-        let named = |watched: &Watched| NamedFacts {
+        let in_force = self.running.now();
+        let named = |(watched, configured): (&Watched, &Arc<WindowConfig>)| NamedFacts {
             name: watched.window.rules().name.clone(),
             mode: watched.window.mode(),
+            is_guard: configured.is_guard(),
             facts: watched.facts(now),
         };
-        let windows: Vec<NamedFacts> = self.running.now().windows.iter().map(named).collect();
+        let windows: Vec<NamedFacts> = in_force.windows.iter().zip(&in_force.configured).map(named).collect();
         windows::encode(&mut encoder, &windows, stats.unmatched)?;
         relay(&mut encoder, &stats)?;
         let help =
             "1 while the process drains: it takes no new connections, or will soon take none, and then ends.";
         gauge(&mut encoder, "draining", help, &u64::from(*self.draining.borrow()))?;
+        signals::encode(&mut encoder, &self.signals)?;
         telemetry(&mut encoder, &self.exports)?;
         reloads(&mut encoder, self.running.last_reload())?;
         tls::encode(&mut encoder, &stats, &self.certificates)?;

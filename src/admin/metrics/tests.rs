@@ -14,6 +14,7 @@ impl Collector for Canned {
         let named = |(name, facts): &(&str, Facts)| NamedFacts {
             name: (*name).into(),
             mode: hapax_core::window::Mode::Enforce,
+            is_guard: name.starts_with("guard"),
             facts: facts.clone(),
         };
         let windows: Vec<NamedFacts> = self.0.iter().map(named).collect();
@@ -52,6 +53,7 @@ fn facts() -> Facts {
         refused: 19,
         conflicts: 191,
         uncompared: 192,
+        told: [("nack".to_owned(), 193), ("return".to_owned(), 194)].into(),
         forgotten: [("nack".to_owned(), 20), ("in_doubt".to_owned(), 21)].into(),
         evictions: [("capacity".to_owned(), 22), ("expired".to_owned(), 23)].into(),
         escaped_duplicates: 24,
@@ -136,6 +138,8 @@ hapax_publishes_total{window="w",verdict="no_id"} 14
 hapax_publishes_total{window="w",verdict="bypassed"} 15
 hapax_forgotten_total{window="w",cause="in_doubt"} 21
 hapax_forgotten_total{window="w",cause="nack"} 20
+hapax_duplicates_told_total{window="w",how="nack"} 193
+hapax_duplicates_told_total{window="w",how="return"} 194
 hapax_evictions_total{window="w",cause="capacity"} 22
 hapax_evictions_total{window="w",cause="expired"} 23
 hapax_in_doubt_total{window="w",outcome="forgotten"} 21

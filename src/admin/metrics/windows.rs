@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub(super) struct NamedFacts {
     pub(super) name: Arc<str>,
     pub(super) mode: Mode,
+    /// it judges what consumers are sent
+    pub(super) is_guard: bool,
     pub(super) facts: Facts,
 }
 
@@ -207,6 +209,7 @@ pub(super) fn encode(
     unmatched: u64,
 ) -> fmt::Result {
     publishes(encoder, windows, unmatched)?;
+    guarded(encoder, windows)?;
     outcomes(encoder, windows)?;
     for Metric { name, help, value } in COUNTERS {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -251,7 +254,7 @@ fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatc
         MetricType::Counter,
     )?;
     count(&mut family, &[("window", ""), ("verdict", "unmatched")], unmatched)?;
-    for NamedFacts { name, facts, .. } in windows {
+    for NamedFacts { name, facts, .. } in windows.iter().filter(|window| !window.is_guard) {
         let publishes = &facts.publishes;
         for (verdict, value) in [
             ("fresh", publishes.fresh),
@@ -267,12 +270,37 @@ fn publishes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts], unmatc
     Ok(())
 }
 
+fn guarded(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt::Result {
+    let help = "Deliveries from queues with a guard, by what became of them. One that waited is counted again when it is shown or hidden.";
+    let mut family = encoder.encode_descriptor("guard_deliveries", help, None, MetricType::Counter)?;
+    for NamedFacts { name, facts, .. } in windows.iter().filter(|window| window.is_guard) {
+        let deliveries = &facts.publishes;
+        for (verdict, value) in [
+            ("shown", deliveries.fresh),
+            ("hidden", deliveries.duplicate),
+            ("waited", deliveries.in_flight),
+            ("no_id", deliveries.no_id),
+            ("bypassed", deliveries.bypassed),
+        ] {
+            count(&mut family, &[("window", name), ("verdict", verdict)], value)?;
+        }
+    }
+    Ok(())
+}
+
 fn outcomes(encoder: &mut DescriptorEncoder<'_>, windows: &[NamedFacts]) -> fmt::Result {
     let forgotten = "Ids forgotten instead of stored, by cause. A retry of such an id passes.";
     let mut family = encoder.encode_descriptor("forgotten", forgotten, None, MetricType::Counter)?;
     for NamedFacts { name, facts, .. } in windows {
         for (cause, value) in &facts.forgotten {
             count(&mut family, &[("window", name), ("cause", cause)], *value)?;
+        }
+    }
+    let told = "Duplicates by what their publisher was told, in a window whose on_duplicate is not ack: nack, return, return_without_body (there was no room for the body), nothing (a nack can't be said without confirms, or there was no room in a transaction).";
+    let mut family = encoder.encode_descriptor("duplicates_told", told, None, MetricType::Counter)?;
+    for NamedFacts { name, facts, .. } in windows {
+        for (how, value) in &facts.told {
+            count(&mut family, &[("window", name), ("how", how)], *value)?;
         }
     }
     let evictions =

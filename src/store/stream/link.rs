@@ -53,8 +53,9 @@ fn uri(node: &Node) -> AMQPUri {
 }
 
 /// An open connection.
-pub(super) struct Live {
-    pub(super) connection: Connection,
+pub(crate) struct Live {
+    /// the connection itself
+    pub(crate) connection: Connection,
     /// the node, for the log
     pub(super) node: String,
     socket: Cutter,
@@ -63,6 +64,11 @@ pub(super) struct Live {
 }
 
 impl Live {
+    /// Opens a connection to this node.
+    pub(crate) async fn open(node: &Node, tls: Option<&Arc<tls::Client>>) -> Result<Live, Why> {
+        connect(node, tls).await
+    }
+
     /// Says that the connection is of no use: the link is to try the next node.
     pub(super) fn give_up(&self) {
         self.given_up.notify_one();
@@ -78,7 +84,8 @@ impl Live {
         }
     }
 
-    async fn close(&self) {
+    /// Closes it, in good order if the broker takes part in that.
+    pub(crate) async fn close(&self) {
         let _ = timeout(CLOSE, self.connection.close(200, "".into())).await;
         self.socket.cut();
     }

@@ -25,15 +25,16 @@ mod session;
 mod socket;
 
 pub(crate) use keeper::open;
-pub(crate) use link::Link;
+pub(crate) use link::{Link, Live as BrokerConnection};
 
 use crate::config::Node;
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use std::fmt;
 
-/// Why the stream can't be used at present.
+/// Why the stream, or another connection of Hapax itself, can't be used at present.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Why {
+pub(crate) struct Why {
     what: String,
     /// what an operator can do about it
     fix: Option<String>,
@@ -42,7 +43,8 @@ struct Why {
 }
 
 impl Why {
-    fn new(what: impl Into<String>) -> Why {
+    /// Something that no operator can do anything about.
+    pub(crate) fn new(what: impl Into<String>) -> Why {
         Why { what: what.into(), fix: None, is_final: false }
     }
 
@@ -69,6 +71,12 @@ impl Why {
         };
         let what = format!("{}: {}", node.authority(), text(error));
         Why { what, fix: fix.map(str::to_owned), is_final: false }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
     }
 }
 

@@ -32,6 +32,9 @@ pub struct Window {
     /// pattern of exchanges
     #[serde(default)]
     pub exchange: String,
+    /// pattern of queues, if it is a guard
+    #[serde(default)]
+    pub queue: Option<String>,
     /// where the id is
     #[serde(default)]
     pub id: String,
@@ -53,6 +56,15 @@ pub struct Window {
     /// drop, forward or reject
     #[serde(default)]
     pub on_conflict: String,
+    /// ack, nack or return
+    #[serde(default)]
+    pub on_duplicate: String,
+    /// where copies of duplicates go
+    #[serde(default)]
+    pub duplicates_to: Option<String>,
+    /// whether each duplicate is a line in the log
+    #[serde(default)]
+    pub audit: bool,
     /// another backing exchange
     #[serde(default)]
     pub forward_to: Option<String>,

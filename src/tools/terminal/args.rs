@@ -254,6 +254,9 @@ pub struct IdArgs {
     /// The exchange that it was published to; "" is the default exchange
     #[arg(long)]
     pub exchange: Option<String>,
+    /// The queue, if the window is a guard
+    #[arg(long)]
+    pub queue: Option<String>,
     /// The routing key that it was published with
     #[arg(long)]
     pub routing_key: Option<String>,

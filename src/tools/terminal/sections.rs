@@ -395,7 +395,10 @@ impl Cx<'_> {
             row("mode", &window.mode),
             row("ttl", &span(window.facts.ttl_seconds)),
             row("vhost", &window.vhost),
-            row("exchange", &window.exchange),
+            match &window.queue {
+                Some(queue) => row("queue", queue),
+                None => row("exchange", &window.exchange),
+            },
             row("id", &window.id),
             row("scope", &window.scope),
             row("engine", &window.engine),
@@ -403,6 +406,15 @@ impl Cx<'_> {
             row("missing id", &window.missing_id),
             row("on conflict", &window.on_conflict),
         ];
+        if !matches!(&*window.on_duplicate, "" | "ack") {
+            lines.push(row("on duplicate", &window.on_duplicate));
+        }
+        if let Some(exchange) = &window.duplicates_to {
+            lines.push(row("duplicates to", exchange));
+        }
+        if window.audit {
+            lines.push(row("audit", "on"));
+        }
         if let Some(exchange) = &window.forward_to {
             lines.push(row("forward to", exchange));
         }

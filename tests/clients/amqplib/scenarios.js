@@ -325,7 +325,36 @@ const base = {
   },
 };
 
+// A scene with an exchange whose duplicates the publisher is told of, as its name says.
+const toldScene = async (name) => {
+  const at = await scene(name);
+  const exchange = `amqplib-${name}`;
+  await at.channel.assertExchange(exchange, 'fanout');
+  await at.channel.bindQueue(at.queue, exchange, '');
+  return { ...at, tell: (body, id) => at.send(body, id, { exchange, key: 'k' }), exchange };
+};
+
 const dedup = {
+  async duplicate_rejects_with_a_nack() {
+    const at = await toldScene('nacks');
+    await at.tell('x', 'told');
+    await assert.rejects(at.tell('x', 'told'), /nacked/);
+    await at.tell('y', 'another');
+    assert.deepEqual(await at.drain(), ['x', 'y']);
+    await at.close();
+  },
+
+  async duplicate_is_a_return_event_with_319_before_its_ack() {
+    const at = await toldScene('returns');
+    const returned = [];
+    at.channel.on('return', ({ fields, properties, content }) =>
+      returned.push([fields.replyCode, fields.replyText, fields.exchange, fields.routingKey, properties.messageId, String(content)]));
+    await Promise.all(['x', 'x', 'y'].map((id) => at.tell(id, id)));
+    assert.deepEqual(returned, [[319, 'DUPLICATE', at.exchange, 'k', 'x', 'x']]);
+    assert.deepEqual(await at.drain(), ['x', 'y']);
+    await at.close();
+  },
+
   async duplicate_is_acked_and_not_stored() {
     const at = await scene('duplicate');
     await Promise.all(numbers(10).map(() => at.send('once', 'duplicate-1')));

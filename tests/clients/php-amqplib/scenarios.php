@@ -206,7 +206,36 @@ $base = [
     },
 ];
 
+/** A scene with an exchange whose duplicates the publisher is told of, as its name says; and a way to publish there. */
+function told_scene(string $name): array
+{
+    $at = new Scene($name);
+    $exchange = "php-amqplib-$name";
+    $at->channel->exchange_declare($exchange, 'fanout', false, false, true);
+    $at->channel->queue_bind($at->queue, $exchange);
+    return [$at, function (string $body, string $id) use ($at, $exchange): array {
+        $at->channel->basic_publish(Scene::message($body, $id), $exchange, 'k');
+        return $at->settle();
+    }];
+}
+
 $dedup = [
+    'duplicate_is_nacked' => function () {
+        [$at, $tell] = told_scene('nacks');
+        expect($tell('x', 'told'), ['ack x']);
+        expect($tell('x', 'told'), ['nack x']);
+        expect($at->drain(), ['x']);
+        $at->close();
+    },
+
+    'duplicate_is_returned_with_319_and_acked' => function () {
+        [$at, $tell] = told_scene('returns');
+        expect($tell('x', 'told'), ['ack x']);
+        expect($tell('x', 'told'), ['return 319 x', 'ack x']);
+        expect($at->drain(), ['x']);
+        $at->close();
+    },
+
     'retries_on_the_same_and_on_a_new_connection_are_acked_and_not_stored' => function () {
         $at = new Scene('duplicate');
         foreach ([1, 2, 3] as $_) {

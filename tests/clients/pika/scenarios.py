@@ -1,8 +1,10 @@
 """Python's pika against whatever listens on AMQP_PORT. See ../README.md."""
 
 import os
+import sqlite3
 import ssl
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -401,6 +403,43 @@ def heartbeat_while_nothing_flows():
 # --- dedup
 
 
+def told_scene(name):
+    """With an exchange whose duplicates the publisher is told of, as its name says."""
+    scene = Scene(name)
+    exchange = "pika-" + name
+    scene.channel.exchange_declare(exchange, "fanout")
+    scene.channel.queue_bind(scene.queue, exchange)
+    return scene, exchange
+
+
+def duplicate_raises_a_nack_error():
+    scene, exchange = told_scene("nacks")
+    scene.publish(b"x", "told", exchange=exchange)
+    try:
+        scene.publish(b"x", "told", exchange=exchange)
+        raise AssertionError("not nacked")
+    except NackError:
+        pass
+    expect(scene.drain(), [b"x"])
+    scene.connection.close()
+
+
+def duplicate_raises_an_unroutable_error_with_319():
+    scene, exchange = told_scene("returns")
+    scene.publish(b"x", "told", exchange=exchange)
+    try:
+        scene.publish(b"x", "told", exchange=exchange, type="again")
+        raise AssertionError("not returned")
+    except UnroutableError as told:
+        (message,) = told.messages
+        expect((message.method.reply_code, message.method.reply_text), (319, "DUPLICATE"))
+        expect((message.method.exchange, message.body), (exchange, b"x"))
+        expect((message.properties.message_id, message.properties.type), ("told", "again"))
+    scene.publish(b"y", "another", exchange=exchange)
+    expect(scene.drain(), [b"x", b"y"])
+    scene.connection.close()
+
+
 def duplicate_is_acked_and_not_stored():
     scene = Scene("duplicate")
     for _ in range(3):
@@ -500,6 +539,69 @@ def blocked_and_unblocked():
     scene.connection.close()
 
 
+# --- guard
+
+
+class Worker:
+    """Writes each job to a database, and acks it."""
+
+    def __init__(self, queue, database, dies_at=None):
+        self.database, self.dies_at, self.count = database, dies_at, 0
+        self.connection = connect()
+        self.channel = self.connection.channel()
+        self.channel.basic_qos(prefetch_count=3)
+        self.channel.basic_consume(queue, self.work)
+
+    def work(self, channel, method, properties, body):
+        self.count += 1
+        if self.count == self.dies_at:
+            # Killed before its work: it says nothing more.
+            raise ConnectionResetError
+        with sqlite3.connect(self.database) as database:
+            database.execute("INSERT INTO jobs VALUES (?)", (properties.message_id,))
+        channel.basic_ack(method.delivery_tag)
+
+    def run(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.connection.process_data_events(time_limit=0.1)
+
+
+def jobs_are_written_once():
+    scene = Scene("jobs")
+    queue = "jobs-pika"
+    scene.channel.queue_declare(queue, durable=True)
+    ids = [f"job-{n}" for n in range(40)]
+    for message_id in ids + ids:
+        # There is no window, so both copies are stored.
+        scene.channel.basic_publish("", queue, b"work", with_id(message_id))
+    with tempfile.TemporaryDirectory() as folder:
+        database = os.path.join(folder, "jobs.db")
+        with sqlite3.connect(database) as connection:
+            connection.execute("CREATE TABLE jobs (id TEXT)")
+        worker = Worker(queue, database, dies_at=11)
+        try:
+            worker.run(PATIENCE)
+            raise AssertionError("the first worker did not die")
+        except (ConnectionResetError, pika.exceptions.AMQPError):
+            pass
+        others = [Worker(queue, database), Worker(queue, database)]
+        end = time.monotonic() + PATIENCE
+        worker.connection.close()
+        while time.monotonic() < end and scene.channel.queue_declare(queue, passive=True).method.message_count:
+            for other in others:
+                other.run(0.1)
+        for other in others:
+            other.run(0.2)
+        with sqlite3.connect(database) as connection:
+            rows = [row[0] for row in connection.execute("SELECT id FROM jobs ORDER BY rowid")]
+        expect(sorted(rows), sorted(ids))
+        expect(scene.channel.queue_declare(queue, passive=True).method.message_count, 0)
+        for other in others:
+            other.connection.close()
+    scene.connection.close()
+
+
 def ask(what):
     print("?", what, flush=True)
     assert sys.stdin.readline(), "nobody answers"
@@ -540,7 +642,10 @@ GROUPS = {
         duplicate_with_mandatory_is_a_plain_ack,
         returned_then_bound_then_retry_is_delivered,
         rollback_then_retry_is_delivered,
+        duplicate_raises_a_nack_error,
+        duplicate_raises_an_unroutable_error_with_319,
     ],
+    "guard": [jobs_are_written_once],
     "blocked": [blocked_and_unblocked],
 }
 

@@ -73,3 +73,43 @@ async fn the_last_of_two_changes_counts() {
         assert_eq!(site.get("/api/v1/windows/big").await.json()["capacity"], json!(capacity));
     }
 }
+
+/// A reload answers before its changes of capacity are done. It makes a large window small, which takes a while, and then another one
+/// larger. The next reload says something else of that one meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_reloads_the_last_one_says_what_a_capacity_is() {
+    let file = std::env::temp_dir().join(format!("hapax-resize-{}.toml", std::process::id()));
+    let write = |big: usize, other: usize| {
+        let text = format!(
+            "{}[[window]]\nname = \"other\"\nexchange = \"other\"\ncapacity = {other}\n",
+            WINDOW.replace("400000", &big.to_string())
+        );
+        // Of two windows, the one with a pattern comes first.
+        std::fs::write(&file, text.replace("name = \"big\"", "name = \"big\"\nexchange = \"big\"")).unwrap();
+    };
+    write(400_000, 30);
+    let site = Site::with_file(&file).await;
+    let window = site.window("big");
+    for n in 0..IDS {
+        if let Verdict::Fresh(reservation) =
+            reserve_one(window, key(n), now(), &Arc::new(Mailbox::new()), Ticket(0))
+        {
+            reservation.commit(now(), window.ttl());
+        }
+    }
+    for (big, other) in [(100, 20), (100, 10)] {
+        write(big, other);
+        assert_eq!(site.change("POST", "/api/v1/reload", "{}").await.status, 200);
+    }
+    let begin = now();
+    loop {
+        let windows =
+            [site.get("/api/v1/windows/big").await.json(), site.get("/api/v1/windows/other").await.json()];
+        if windows.iter().all(|window| window["resizing"] == Value::Null) && windows[0]["capacity"] == 100 {
+            assert_eq!(windows[1]["capacity"], 10);
+            break;
+        }
+        assert!(now().duration_since(begin) < DEADLINE, "{windows:?}");
+    }
+    std::fs::remove_file(&file).unwrap();
+}

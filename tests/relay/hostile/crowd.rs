@@ -7,7 +7,7 @@
 use super::script::{channel_open, connection_open, frame, start_ok, tune_ok};
 use crate::e2e::pki::Pki;
 use crate::e2e::raw::{HEADER, Publish};
-use crate::e2e::relay::Relay;
+use crate::e2e::relay::{Relay, cpu_of};
 use crate::e2e::site::without_relay;
 use crate::e2e::wait::{PATIENCE, until};
 use hapax::tools::bench::load::{self, End, Load, Outcome, Route};
@@ -296,12 +296,27 @@ fn a_hostile_half_is_hardly_noticed_by_the_honest_half() {
     let plain = relay.addr();
     let half = all / 2;
     let millis = |outcome: &Outcome| outcome.latency.value_at_quantile(0.99) as f64 / 1e6;
+    // Of the relay, of the sink, and of this process, which is all clients.
+    let cpu = || [relay.cpu(), cpu_of(sink.child.id()), cpu_of(std::process::id())];
     honest(plain, half, 1);
+    let begun = cpu();
     let before = honest(plain, half, seconds);
+    let taken = |since: [Duration; 3]| {
+        let [relay, sink, clients] = cpu();
+        let [relay, sink, clients] = [relay - since[0], sink - since[1], clients - since[2]];
+        format!(
+            "relay {:.1} s, sink {:.1} s, clients {:.1} s",
+            relay.as_secs_f64(),
+            sink.as_secs_f64(),
+            clients.as_secs_f64()
+        )
+    };
+    let alone_cpu = taken(begun);
 
     let ways = ways(plain, tls, proxy);
     let crowd = Crowd::start(half, &ways);
     until("they are all there", PATIENCE, || (crowd.rounds.load(Relaxed) >= 3).then_some(()));
+    let begun = cpu();
     let most = Arc::new(AtomicUsize::new(0));
     let done = AtomicBool::new(false);
     let with = thread::scope(|scope| {
@@ -316,6 +331,7 @@ fn a_hostile_half_is_hardly_noticed_by_the_honest_half() {
         done.store(true, Relaxed);
         with
     });
+    let crowded_cpu = taken(begun);
     // They have been what they meant to be: those that were closed come again, and some are too slow.
     let accepted = || relay.metrics().sum("connections_accepted_total", &[]);
     until("they come again", PATIENCE, || (accepted() > (2 * all) as f64).then_some(()));
@@ -331,6 +347,8 @@ fn a_hostile_half_is_hardly_noticed_by_the_honest_half() {
          {} MiB of memory",
         memory >> 20
     );
+    // It shows whether the processors bound it. Both have the logins of the honest half in it, and all of its messages.
+    println!("processor time without them: {alone_cpu}; with them: {crowded_cpu}");
     assert!(crowded <= (2.0 * alone).max(floor), "p99 is {crowded} ms, and {alone} ms without them");
     assert!(memory <= budget + OTHER, "{memory} bytes");
     assert!(metrics.sum("memory_bytes", &[]) <= metrics.sum("memory_limit_bytes", &[]));

@@ -18,6 +18,7 @@ mod rates;
 mod republish;
 mod routing;
 mod scope;
+mod signals;
 mod stored;
 mod strangers;
 mod stuck;

@@ -18,7 +18,7 @@ use crate::wire::method::{MethodId, Settle};
 use crate::wire::properties::ContentHeader;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::{AMQPClass, basic};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes of a consumer: an estimate. Its tag has at most 255 bytes.
 const CONSUMER: usize = 320;
@@ -34,15 +34,18 @@ struct Consumer {
 
 /// The consumers of one channel, and what is on its way to the client.
 #[derive(Debug, Default)]
-pub(super) struct Deliveries {
-    /// the client's consumers by their tags
-    consumers: HashMap<String, Consumer>,
+pub(in crate::session) struct Deliveries {
+    /// the client's consumers by their tags, in an order: a session writes the same whenever it was told the same
+    consumers: BTreeMap<String, Consumer>,
     /// The client has had a consumer with `no-ack`.
     some_no_ack: bool,
     /// The `no-ack` of each `basic.consume` without a tag, and of each `basic.get`, that the broker has not answered.
     unnamed: VecDeque<bool>,
     gets: VecDeque<bool>,
     unacked: Unacked,
+    /// All unacked deliveries were given back for a client that is gone. Its acks that come to their turn after that mean nothing to the
+    /// broker.
+    given_back: bool,
     /// The client wants no deliveries any more: a consumer that starts now is cancelled, too.
     unwanted: bool,
     /// The client has used `basic.consume`, `basic.get` or `basic.qos`.
@@ -62,6 +65,19 @@ impl Deliveries {
     /// Returns true if the client has used the channel for deliveries: a fresh upstream channel would not be the same.
     pub(super) fn is_used(&self) -> bool {
         self.used
+    }
+
+    /// Returns true if the client has got deliveries, or has asked for some.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.consumers.is_empty()
+            || !self.unnamed.is_empty()
+            || !self.gets.is_empty()
+            || self.unacked.newest() > 0
+    }
+
+    /// Returns true if the broker must not be told of what the client settles: it has its deliveries back.
+    pub(super) fn are_given_back(&self) -> bool {
+        self.given_back
     }
 
     /// Returns true if a message is on its way to the client and not complete.
@@ -124,6 +140,11 @@ impl Deliveries {
             MethodId::BASIC_QOS => self.used = true,
             _ => {}
         }
+    }
+
+    /// Notes that the client has used the channel for deliveries.
+    pub(super) fn note_use(&mut self) {
+        self.used = true;
     }
 
     /// Handles `tx.commit` or `tx.rollback` of the client.
@@ -191,7 +212,7 @@ impl Deliveries {
     }
 
     /// Forwards a frame to the client.
-    pub(super) fn forward(
+    pub(in crate::session) fn forward(
         &mut self,
         kind: FrameKind,
         id: Option<MethodId>,
@@ -234,7 +255,7 @@ impl Deliveries {
     }
 
     /// Returns true if the next message may be forwarded with all its frames at once.
-    pub(super) fn takes_whole(&self) -> bool {
+    pub(in crate::session) fn takes_whole(&self) -> bool {
         self.delivering == Content::Idle && self.returned.is_none() && self.swallowed == 0
     }
 
@@ -255,6 +276,28 @@ impl Deliveries {
             inbound.skip(whole.frames);
             next = inbound.whole(0, channel, MethodId::BASIC_DELIVER);
         }
+    }
+
+    /// Counts a delivery that a guard shows the client, and of whose body `left` octets are still to come. `acked`: the client need not
+    /// ack it. Returns the client's tag.
+    pub(in crate::session) fn show(&mut self, acked: bool, left: u64) -> u64 {
+        if acked {
+            self.unacked.delivered_acked();
+        } else {
+            self.unacked.delivered();
+        }
+        self.delivering = if left == 0 { Content::Idle } else { Content::Body(left) };
+        self.unacked.newest()
+    }
+
+    /// Returns true if the broker takes this delivery for acked when it is sent.
+    pub(in crate::session) fn is_acked_when_sent(&self, deliver: View<'_>) -> bool {
+        self.some_no_ack && self.counts_as_acked(deliver)
+    }
+
+    /// Handles that the broker has all unacked deliveries back.
+    pub(in crate::session) fn requeued(&mut self) {
+        self.unacked.requeued();
     }
 
     /// Counts the delivery that begins with this `basic.deliver`.
@@ -283,7 +326,7 @@ impl Deliveries {
     /// It may wait for the reply to a question that another delivery has led to, and what it gets is lost if nobody reads it.)
     pub(super) fn cancel_acking(&mut self, channel: ChannelId, upstream: &mut Lane) {
         let may_go = |_: &String, consumer: &mut Consumer| consumer.may_be_cancelled && !consumer.no_ack;
-        for (tag, _) in self.consumers.extract_if(may_go) {
+        for (tag, _) in self.consumers.extract_if(.., may_go) {
             upstream.push(frames::cancel(channel, tag));
         }
     }
@@ -293,14 +336,15 @@ impl Deliveries {
     /// Cancels all consumers: the channel stays open for outcomes only. Deliveries that were sent already stay unacked.
     pub(super) fn cancel(&mut self, channel: ChannelId, upstream: &mut Lane) {
         self.unwanted = true;
-        for (tag, _) in self.consumers.extract_if(|_, consumer| consumer.may_be_cancelled) {
+        for (tag, _) in self.consumers.extract_if(.., |_, consumer| consumer.may_be_cancelled) {
             upstream.push(frames::cancel(channel, tag));
         }
     }
 
     /// Gives all deliveries that the client has not acked back to their queues.
-    pub(super) fn requeue(&self, channel: ChannelId, upstream: &mut Lane) {
+    pub(super) fn requeue(&mut self, channel: ChannelId, upstream: &mut Lane) {
         if self.used {
+            self.given_back = true;
             upstream.push(frames::requeue_all(channel));
         }
     }

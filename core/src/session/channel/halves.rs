@@ -7,6 +7,7 @@ use super::round_trip::RoundTrip;
 use crate::session::cx::Cx;
 use crate::session::entry::Hears;
 use crate::session::fault::Fault;
+use crate::session::guard::Guard;
 use crate::session::outbox::{Piece, View};
 use crate::session::publisher::{self, Publisher};
 use crate::wire::frame::FrameKind;
@@ -39,6 +40,8 @@ pub(super) struct Halves {
     id: ChannelId,
     pub(super) publisher: Publisher,
     pub(super) deliveries: Deliveries,
+    /// judges deliveries, if a queue of the vhost may have a guard
+    pub(super) guard: Option<Box<Guard>>,
     pub(super) round_trip: RoundTrip,
     pub(super) declares: Declares,
     waiting: WaitingFrames,
@@ -55,6 +58,7 @@ impl Halves {
             id,
             publisher: Publisher::new(id, birth),
             deliveries: Deliveries::default(),
+            guard: None,
             round_trip: RoundTrip::default(),
             declares: Declares::default(),
             waiting: WaitingFrames::Any,
@@ -66,6 +70,31 @@ impl Halves {
     /// Returns the channel's number.
     pub(super) fn id(&self) -> ChannelId {
         self.id
+    }
+
+    /// Creates the guard of the channel, if a queue of the vhost may have one and the channel has not got deliveries without it.
+    pub(super) fn begin_guard(&mut self, id: MethodId, cx: &Cx<'_>) {
+        let begins = matches!(id, MethodId::QUEUE_DECLARE | MethodId::BASIC_CONSUME | MethodId::BASIC_GET);
+        if begins && self.guard.is_none() && is_watched(cx) && !self.deliveries.has_begun() {
+            self.guard = Some(Box::new(Guard::new(self.id)));
+        }
+    }
+
+    /// Shows the client what the guard has ready, and settles what it hides.
+    #[inline]
+    pub(super) fn advance_guard(&mut self, cx: &mut Cx<'_>) {
+        let Halves { publisher, deliveries, guard, .. } = self;
+        if let Some(guard) = guard {
+            guard.advance(publisher, deliveries, cx);
+        }
+    }
+
+    /// Ends the guard: reservations are given back, and acks that were held back are sent.
+    pub(super) fn end_guard(&mut self, cx: &mut Cx<'_>) {
+        let Halves { publisher, guard, .. } = self;
+        if let Some(guard) = guard {
+            guard.end(publisher, cx);
+        }
     }
 
     /// Returns true if a message is on its way and not complete, to the upstream or to the client.
@@ -108,6 +137,7 @@ impl Halves {
     pub(super) fn requeue(&mut self, cx: &mut Cx<'_>) {
         if !self.publisher.is_forwarding() {
             self.deliveries.requeue(self.id, &mut cx.link.out.upstream);
+            self.guard.iter_mut().for_each(|guard| guard.mute());
         }
     }
 
@@ -266,6 +296,12 @@ impl Halves {
             cx.link.out.client.push(frames::close_ok(self.id));
         }
     }
+}
+
+/// Returns true if deliveries of this vhost may mean something to a window.
+fn is_watched(cx: &Cx<'_>) -> bool {
+    let (windows, vhost) = (&cx.shared.windows, cx.link.finder.vhost());
+    windows.has_guards(vhost) || windows.releases(vhost)
 }
 
 /// Asks for the right that a waiting publish needs. Returns true if the frames after it may be looked at, too.

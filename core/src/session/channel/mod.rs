@@ -27,6 +27,7 @@ mod settling;
 mod unacked;
 
 pub(in crate::session) use self::booked::Booked;
+pub(in crate::session) use self::deliveries::Deliveries;
 
 use self::content::Content;
 use self::halves::Halves;
@@ -34,6 +35,7 @@ use self::life::{Life, Then};
 use crate::session::cx::Cx;
 use crate::session::entry::Outcome;
 use crate::session::fault::{Closes, Fault};
+use crate::session::guard;
 use crate::session::inbound::{Chunk, Inbound, Whole};
 use crate::session::outbox::View;
 use crate::session::probe::Finding;
@@ -114,9 +116,10 @@ impl Channel {
 
     /// Books the channel anew. Returns what was booked before, and what is booked now.
     pub(in crate::session) fn book(&mut self) -> (Booked, Booked) {
-        let Halves { publisher, deliveries, .. } = &self.halves;
+        let Halves { publisher, deliveries, guard, .. } = &self.halves;
         let held = publisher.held();
-        let stuck = CHANNEL + deliveries.memory() + publisher.stuck();
+        let guarded = guard.as_ref().map_or(0, |guard| guard.memory());
+        let stuck = CHANNEL + deliveries.memory() + guarded + publisher.stuck();
         let after = Booked {
             unresolved: publisher.unresolved(),
             held,
@@ -159,7 +162,8 @@ impl Channel {
 
     /// Returns when [`Channel::handle_timeout`] has something to do.
     pub(in crate::session) fn deadline(&self) -> Option<Instant> {
-        earliest([self.life.deadline(&self.halves), self.halves.publisher.deadline()])
+        let guard = self.halves.guard.as_ref().and_then(|guard| guard.deadline());
+        earliest([self.life.deadline(&self.halves), self.halves.publisher.deadline(), guard])
     }
 
     // ---- from the client -------------------------------------------------------------------------------------------
@@ -212,7 +216,7 @@ impl Channel {
         whole: bool,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        let Halves { publisher, deliveries, .. } = &mut self.halves;
+        let Halves { publisher, deliveries, guard, .. } = &mut self.halves;
         let id = match frame.method(kind) {
             Some(id) if publisher.is_between_contents() => id,
             _ => return publisher.recv_content(kind, frame, cx),
@@ -245,23 +249,64 @@ impl Channel {
             MethodId::TX_COMMIT => {
                 deliveries.recv_tx_end();
                 publisher.commit();
+                guard
+                    .as_mut()
+                    .map_or(Ok(guard::Then::Forward), |guard| guard.recv_client(id, frame, true, cx))?;
             }
             MethodId::TX_ROLLBACK => {
                 deliveries.recv_tx_end();
                 publisher.rollback();
+                guard
+                    .as_mut()
+                    .map_or(Ok(guard::Then::Forward), |guard| guard.recv_client(id, frame, true, cx))?;
             }
             MethodId::CHANNEL_CLOSE => {
+                self.halves.end_guard(cx);
                 self.life.recv_client_close(frame, &mut self.halves, cx);
                 return Ok(());
             }
-            MethodId::QUEUE_DECLARE => cx.link.exclusive.recv_declare(frame),
+            MethodId::QUEUE_DECLARE => {
+                cx.link.exclusive.recv_declare(frame);
+                return self.recv_consuming(id, frame, cx);
+            }
             MethodId::QUEUE_DELETE => cx.link.exclusive.recv_delete(frame),
             MethodId::CHANNEL_FLOW => self.halves.round_trip.recv_client_flow(),
             MethodId::EXCHANGE_DECLARE => self.halves.declares.recv_declare(frame),
             MethodId::EXCHANGE_DELETE => self.halves.declares.recv_delete(frame, cx),
-            id => deliveries.recv_client(id, frame, publisher.ledger().is_tx()),
+            id => return self.recv_consuming(id, frame, cx),
         }
         cx.link.out.upstream.forward(frame);
+        Ok(())
+    }
+
+    /// Handles a method that may be about deliveries.
+    fn recv_consuming(&mut self, id: MethodId, frame: View<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.halves.begin_guard(id, cx);
+        let Halves { publisher, deliveries, guard, .. } = &mut self.halves;
+        let is_tx = publisher.ledger().is_tx();
+        let Some(guard) = guard else {
+            deliveries.recv_client(id, frame, is_tx);
+            // An ack that waited behind other frames while its client left would be one of an unknown tag.
+            if !deliveries.are_given_back() || !settles(id) {
+                cx.link.out.upstream.forward(frame);
+            }
+            return Ok(());
+        };
+        match guard.recv_client(id, frame, is_tx, cx)? {
+            guard::Then::Forward => {
+                deliveries.recv_client(id, frame, is_tx);
+                cx.link.out.upstream.forward(frame);
+            }
+            guard::Then::Done => deliveries.recv_client(id, frame, is_tx),
+            guard::Then::Instead(method) if id == MethodId::BASIC_GET => {
+                deliveries.note_use();
+                cx.link.out.upstream.push(method);
+            }
+            guard::Then::Instead(method) => {
+                deliveries.recv_client(id, View::whole(&method), is_tx);
+                cx.link.out.upstream.push(method);
+            }
+        }
         Ok(())
     }
 
@@ -271,11 +316,15 @@ impl Channel {
     #[inline]
     pub(in crate::session) fn is_unremembered(&self) -> bool {
         self.halves.publisher.is_unremembered()
+            || self.halves.guard.as_ref().is_some_and(|guard| guard.is_unremembered())
     }
 
     /// Handles that windows may remember more than before.
     pub(in crate::session) fn recv_remembered(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.halves.publisher.recv_remembered(cx)?;
+        if let Some(guard) = &mut self.halves.guard {
+            guard.recv_remembered();
+        }
         self.advance(cx)
     }
 
@@ -286,7 +335,13 @@ impl Channel {
         verdict: Verdict,
         cx: &mut Cx<'_>,
     ) -> Result<(), Fault> {
-        self.halves.publisher.recv_verdict(ticket, verdict, cx)?;
+        let verdict = match &mut self.halves.guard {
+            Some(guard) => guard.recv_verdict(ticket, verdict, cx),
+            None => Err(verdict),
+        };
+        if let Err(verdict) = verdict {
+            self.halves.publisher.recv_verdict(ticket, verdict, cx)?;
+        }
         self.advance(cx)
     }
 
@@ -304,6 +359,9 @@ impl Channel {
     /// Handles that [`Channel::deadline`] has passed.
     pub(in crate::session) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.halves.publisher.handle_timeout(cx)?;
+        if let Some(guard) = &mut self.halves.guard {
+            guard.handle_timeout(cx);
+        }
         self.life.handle_timeout(cx.now)?;
         self.advance(cx)
     }
@@ -348,6 +406,11 @@ impl Channel {
             return false;
         }
         self.flush(cx);
+        if let Some(guard) = self.halves.guard.as_mut().filter(|guard| guard.is_active()) {
+            let whole = guard.recv_whole(first, inbound, read, &mut self.halves.deliveries, cx);
+            self.halves.advance_guard(cx);
+            return whole;
+        }
         let id = self.halves.id();
         self.halves.deliveries.forward_whole(id, first, inbound, read, cx);
         true
@@ -355,7 +418,12 @@ impl Channel {
 
     /// Handles a frame of the upstream that is for the client, as nearly all are.
     fn recv_for_client(&mut self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>, cx: &mut Cx<'_>) {
-        let Halves { publisher, deliveries, .. } = &mut self.halves;
+        let Halves { publisher, deliveries, guard, .. } = &mut self.halves;
+        if let Some(guard) = guard
+            && guard.recv_upstream(kind, id, frame, deliveries, cx)
+        {
+            return;
+        }
         deliveries.note(kind, id, frame, cx);
         match id {
             Some(MethodId::BASIC_RETURN) if publisher.ledger().hears_returns() => {
@@ -481,6 +549,9 @@ impl Channel {
             }
             self.halves.publisher.send_waiting(cx);
         }
+        if self.life.is_open() {
+            self.halves.end_guard(cx);
+        }
         // A message that is not whole will never be, so nobody has to wait for the upstream's answer to know that.
         self.halves.publisher.client_done();
         self.halves.publisher.abandon_waiting();
@@ -490,6 +561,7 @@ impl Channel {
     /// Handles that the upstream connection is gone.
     pub(in crate::session) fn upstream_lost(&mut self, now: Instant) {
         self.halves.publisher.upstream_closed(None, now);
+        self.halves.guard.iter_mut().for_each(|guard| guard.give_up());
         self.halves.drop_frames();
     }
 
@@ -510,7 +582,21 @@ impl Channel {
             self.halves.publisher.client_done();
         }
         self.life.advance(&mut self.halves, cx);
+        if self.halves.guard.is_some() {
+            self.advance_guard(cx);
+        }
         Ok(())
+    }
+
+    /// Shows the client what is ready and settles what is hidden, or ends the guard with its channel or its client.
+    fn advance_guard(&mut self, cx: &mut Cx<'_>) {
+        if !self.life.is_open() {
+            self.halves.guard.iter_mut().for_each(|guard| guard.give_up());
+        } else if self.life.is_client_gone() && !self.halves.has_frames() {
+            self.halves.end_guard(cx);
+        } else {
+            self.halves.advance_guard(cx);
+        }
     }
 
     /// Handles the frames that wait, as far as they may go on.
@@ -535,4 +621,16 @@ impl Channel {
         }
         Ok(())
     }
+}
+
+/// Returns true if this method of the client settles deliveries, or gives them back.
+fn settles(id: MethodId) -> bool {
+    matches!(
+        id,
+        MethodId::BASIC_ACK
+            | MethodId::BASIC_NACK
+            | MethodId::BASIC_REJECT
+            | MethodId::BASIC_RECOVER
+            | MethodId::BASIC_RECOVER_ASYNC
+    )
 }

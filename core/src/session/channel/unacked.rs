@@ -33,6 +33,11 @@ impl Unacked {
         self.floor < self.newest || self.in_transaction
     }
 
+    /// Returns the tag of the newest delivery.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
+    }
+
     /// Returns the bytes that this takes.
     pub(super) fn memory(&self) -> usize {
         self.above.len() * TAG

@@ -10,6 +10,7 @@
 //! ```
 
 use super::collected::CollectedBody;
+use super::signals::Dropped;
 use crate::session::candidate::{Candidate, Kept, Terms, bodies, digest_of, header_of};
 use crate::session::confirms::ClientTag;
 use crate::session::cx::Cx;
@@ -57,10 +58,18 @@ impl<'a> Subject<'a> {
         self.terms.claim
     }
 
+    /// The client's tag, if it counts its publishes.
+    pub(super) fn client(&self) -> Option<ClientTag> {
+        self.terms.client
+    }
+
     /// Compares it with the body that is stored under its id.
     pub(super) fn compare(&self, stored: BodyDigest) -> Compared {
-        if !stored.is_known() || !self.window.rules().compares_bodies() {
-            return Compared::Same;
+        let rules = self.window.rules();
+        if !self.is_comparable(stored) {
+            // What is told of it is told when it is whole.
+            let waits = self.left > 0 && !rules.signals.is_silent();
+            return if waits { Compared::NotWhole } else { Compared::Same };
         }
         if self.left > 0 {
             return Compared::NotWhole;
@@ -68,9 +77,26 @@ impl<'a> Subject<'a> {
         if stored.differs(digest_of(self.content)) { Compared::Other } else { Compared::Same }
     }
 
+    /// Returns true if another body than the one that is stored can be told from it.
+    pub(super) fn is_comparable(&self, stored: BodyDigest) -> bool {
+        stored.is_known() && self.window.rules().compares_bodies()
+    }
+
     /// Returns the digest of its body, which is whole.
     pub(super) fn digest(&self) -> BodyDigest {
         digest_of(self.content)
+    }
+
+    /// Returns it as a publish that is dropped.
+    pub(super) fn dropped(&self) -> Dropped<'_> {
+        Dropped {
+            window: self.window,
+            claim: self.terms.claim,
+            client: self.terms.client,
+            publish: self.publish,
+            header: header_of(self.content),
+            content: Some(self.content).filter(|_| self.left == 0),
+        }
     }
 
     /// Counts it as a conflict, and tells people of it.
@@ -163,6 +189,13 @@ impl Later {
         std::mem::size_of::<Later>() + self.publish.view().len() + self.header.len()
     }
 
+    /// Returns it as a publish that is dropped.
+    pub(super) fn dropped(&self) -> Dropped<'_> {
+        let Later { window, claim, client, publish, header, .. } = self;
+        let (claim, client, publish) = (*claim, *client, publish.view());
+        Dropped { window, claim, client, publish, header, content: None }
+    }
+
     /// The client's tag, if it counts its publishes.
     pub(super) fn client(&self) -> Option<ClientTag> {
         self.client
@@ -182,8 +215,9 @@ impl Later {
         self.window.rules().on_conflict == OnConflict::Reject
     }
 
-    pub(super) fn fault(&self) -> Fault {
-        fault(&self.window)
+    /// The window of the message.
+    pub(super) fn window(&self) -> &Arc<dyn Window> {
+        &self.window
     }
 }
 

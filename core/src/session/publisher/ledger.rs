@@ -10,6 +10,7 @@ use crate::session::blame::Blame;
 use crate::session::confirms::{ClientTag, Confirms, ENTRY, UpstreamTag};
 use crate::session::cx::{Cx, Link};
 use crate::session::entry::{Entry, Hears, Outcome, Verified};
+use crate::session::held_returns::HeldReturns;
 use crate::session::outbox::{Piece, View};
 use crate::session::replies::Replies;
 use crate::session::returns::Shown;
@@ -20,7 +21,7 @@ use crate::window::{BodyDigest, Claim, ConfirmRule, ForgetCause, Memo, Reservati
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Settle};
 use crate::wire::{ChannelId, emit};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,10 @@ pub(in crate::session) struct Ledger {
     has_asked: bool,
     /// It has asked for the return of a publish that was not entered, and its answer may still come.
     has_unentered: bool,
+    /// the returns of duplicates that no ack follows, or whose transaction is committed
+    told: HeldReturns,
+    /// The client hears nothing more.
+    is_deaf: bool,
 }
 
 impl Ledger {
@@ -71,7 +76,8 @@ impl Ledger {
     }
 
     fn with(outcomes: Outcomes) -> Ledger {
-        Ledger { outcomes, written: None, has_asked: false, has_unentered: false }
+        let (has_asked, has_unentered, is_deaf) = (false, false, false);
+        Ledger { outcomes, written: None, has_asked, has_unentered, told: HeldReturns::default(), is_deaf }
     }
 
     /// Returns true if the upstream tells outcomes by acks.
@@ -245,9 +251,33 @@ impl Ledger {
         }
     }
 
+    /// Tells the client that a publish was a duplicate, by a return with these frames. The ack follows, if the client uses confirms. In
+    /// a transaction the return waits until it is committed.
+    pub(super) fn tell(&mut self, client: Option<ClientTag>, frames: Bytes) {
+        match (&mut self.outcomes, client) {
+            _ if self.is_deaf => {}
+            (Outcomes::Confirms { confirms, .. }, Some(tag)) => confirms.answers.return_and_ack(tag, frames),
+            (Outcomes::Tx { transactions, .. }, _) => transactions.tell(frames),
+            (Outcomes::Untold | Outcomes::Confirms { .. }, _) => self.told.push(frames),
+        }
+    }
+
+    /// Returns the bytes of the returns of duplicates that the client has not got.
+    pub(super) fn told_bytes(&self) -> usize {
+        self.told.bytes()
+            + match &self.outcomes {
+                Outcomes::Untold => 0,
+                Outcomes::Confirms { confirms, .. } => confirms.answers.return_bytes(),
+                Outcomes::Tx { transactions, .. } => transactions.told_bytes(),
+            }
+    }
+
     /// Returns true if answers or replies to the client are due.
     #[inline]
     pub(in crate::session) fn is_due(&self) -> bool {
+        if !self.told.is_empty() {
+            return true;
+        }
         match &self.outcomes {
             Outcomes::Untold => false,
             Outcomes::Confirms { confirms, .. } => confirms.answers.is_due(),
@@ -257,6 +287,7 @@ impl Ledger {
 
     /// Writes the answers to the client that are due.
     pub(in crate::session) fn flush(&mut self, channel: ChannelId, out: &mut BytesMut) {
+        self.told.flush(out);
         if let Outcomes::Confirms { confirms, .. } = &mut self.outcomes {
             confirms.answers.flush(channel, out);
         }
@@ -328,6 +359,7 @@ impl Ledger {
             Outcomes::Confirms { confirms, .. } => confirms.answers.forget_client(),
             Outcomes::Tx { replies, .. } => replies.forget_client(),
         }
+        self.tell_nothing();
     }
 
     /// Notes that the client is gone: nothing has to wait until its ids are remembered.
@@ -337,14 +369,26 @@ impl Ledger {
             Outcomes::Confirms { confirms, .. } => confirms.answers.not_heard(),
             Outcomes::Tx { replies, .. } => replies.forget_client(),
         }
+        self.tell_nothing();
     }
 
-    /// Returns the bytes of the replies that wait.
-    pub(super) fn held(&self) -> usize {
-        match &self.outcomes {
-            Outcomes::Tx { replies, .. } => replies.bytes(),
-            Outcomes::Untold | Outcomes::Confirms { .. } => 0,
+    /// Forgets the returns of duplicates, and takes no more.
+    fn tell_nothing(&mut self) {
+        self.is_deaf = true;
+        self.told.clear();
+        if let Outcomes::Tx { transactions, .. } = &mut self.outcomes {
+            transactions.forget_client();
         }
+    }
+
+    /// Returns the bytes of the replies that wait, and of the returns of duplicates that no transaction holds.
+    pub(super) fn held(&self) -> usize {
+        self.told.bytes()
+            + match &self.outcomes {
+                Outcomes::Tx { replies, .. } => replies.bytes(),
+                Outcomes::Confirms { confirms, .. } => confirms.answers.return_bytes(),
+                Outcomes::Untold => 0,
+            }
     }
 
     /// Returns the bytes of the publishes whose outcome the upstream will tell.
@@ -356,9 +400,13 @@ impl Ledger {
         }
     }
 
-    /// Returns the bytes of the open transaction.
+    /// Returns the bytes of the open transaction, and of the returns that transactions hold.
     pub(super) fn stuck(&self) -> usize {
-        self.open_len() * TX_ENTRY
+        let told = match &self.outcomes {
+            Outcomes::Tx { transactions, .. } => transactions.told_bytes(),
+            Outcomes::Untold | Outcomes::Confirms { .. } => 0,
+        };
+        self.open_len() * TX_ENTRY + told
     }
 
     /// Returns how many publishes have no outcome yet, or an answer that is not written. `incomplete` of the entries are not
@@ -468,8 +516,9 @@ impl Ledger {
         self.has_unentered = false;
         let Outcomes::Tx { transactions, replies } = &mut self.outcomes else { return false };
         let rights = &mut link.rights;
-        let (commits, publishes) =
+        let (commits, publishes, returns) =
             transactions.ended(*now, |right| rights.learn(&shared.rights, right, *now));
+        self.told.append(returns);
         let deadline = Deadline { now: *now, timeout: shared.settings.store_timeout, mailbox: &link.mailbox };
         replies.recv_tx_ended(frame, commits, publishes, deadline)
     }

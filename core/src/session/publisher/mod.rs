@@ -30,6 +30,7 @@ mod questions;
 mod reading;
 mod sender;
 mod shown;
+mod signals;
 mod verdicts;
 
 pub(in crate::session) use held::ask;

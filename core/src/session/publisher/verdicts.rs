@@ -2,10 +2,11 @@
 //! dropped, or has to wait.
 
 use super::assembler::{Fate, Reply, Step};
-use super::comparison::{self, Compared, Holding, Subject};
+use super::comparison::{self, Compared, Holding, Later, Subject};
 use super::ledger::Ledger;
 use super::line::{Answer, Asked, Known, Line, Promoted};
 use super::sender::Sender;
+use super::signals;
 use crate::session::Settings;
 use crate::session::blame::Blame;
 use crate::session::candidate::{Candidate, Kept, Terms, header_of};
@@ -270,29 +271,28 @@ impl Verdicts {
         let fate = match (subject.compare(stored), rule) {
             (Compared::Same, _) => {
                 subject.is_known(Sighted::Dropped, cx);
-                Fate::Swallow(Reply::ack(client))
+                Fate::Swallow(self.drop_told(&subject, Sighted::Dropped, cx))
             }
-            (Compared::NotWhole, OnConflict::Drop | OnConflict::Reject) => {
-                subject.is_known(Sighted::Dropped, cx);
-                Fate::Compare(Box::new(subject.later(stored)))
-            }
-            (Compared::NotWhole, OnConflict::Forward)
-                if cx.has_room(self.publish_bytes(), candidate.weight()) =>
-            {
+            (Compared::NotWhole, _) if self.may_hold(&candidate, cx) => {
                 Fate::Hold(Box::new(Holding::new(candidate.keep(), stored)))
             }
             // If it were dropped and is another message, that would be lost.
-            (Compared::NotWhole, OnConflict::Forward) => {
+            (Compared::NotWhole, OnConflict::Forward) if subject.is_comparable(stored) => {
                 candidate.window.notice(Event::Uncompared);
                 let (ticket, verdict) = self.supersede(subject, BodyDigest::UNKNOWN, cx);
                 return self.decide(candidate, ticket, verdict, None, cx);
             }
+            (Compared::NotWhole, _) => {
+                subject.is_known(Sighted::Dropped, cx);
+                Fate::Compare(Box::new(subject.later(stored)))
+            }
             (Compared::Other, OnConflict::Drop) => {
                 subject.drops_conflict(cx);
-                Fate::Swallow(Reply::ack(client))
+                Fate::Swallow(self.drop_told(&subject, Sighted::Conflict(rule), cx))
             }
             (Compared::Other, OnConflict::Reject) => {
                 subject.drops_conflict(cx);
+                signals::report(&subject.dropped(), Sighted::Conflict(rule), cx);
                 Fate::Swallow(refusal(client, candidate.window)?)
             }
             (Compared::Other, OnConflict::Forward) => {
@@ -327,18 +327,16 @@ impl Verdicts {
         let fate = match (subject.compare(first), candidate.window.rules().on_conflict) {
             (Compared::Same, _) => {
                 subject.is_known(Sighted::Dropped, cx);
-                Fate::Swallow(Reply::Nothing)
+                Fate::Swallow(self.drop_told(&subject, Sighted::Dropped, cx))
             }
-            (Compared::NotWhole, OnConflict::Forward)
-                if cx.has_room(self.publish_bytes(), candidate.weight()) =>
-            {
+            (Compared::NotWhole, _) if self.may_hold(&candidate, cx) => {
                 Fate::Hold(Box::new(Holding::new(candidate.keep(), first)))
             }
-            (Compared::NotWhole, OnConflict::Forward) => {
+            (Compared::NotWhole, OnConflict::Forward) if subject.is_comparable(first) => {
                 candidate.window.notice(Event::Uncompared);
                 self.sender.forward(candidate, None, cx)
             }
-            (Compared::NotWhole, OnConflict::Drop | OnConflict::Reject) => {
+            (Compared::NotWhole, _) => {
                 subject.is_known(Sighted::Dropped, cx);
                 Fate::Compare(Box::new(subject.later(first)))
             }
@@ -348,13 +346,34 @@ impl Verdicts {
                     OnConflict::Forward => subject.conflicts(cx),
                 }
                 match rule {
-                    OnConflict::Drop => Fate::Swallow(Reply::Nothing),
-                    OnConflict::Reject => Fate::Swallow(refusal(None, candidate.window)?),
+                    OnConflict::Drop => Fate::Swallow(self.drop_told(&subject, Sighted::Conflict(rule), cx)),
+                    OnConflict::Reject => {
+                        signals::report(&subject.dropped(), Sighted::Conflict(rule), cx);
+                        Fate::Swallow(refusal(None, candidate.window)?)
+                    }
                     OnConflict::Forward => self.sender.forward(candidate, None, cx),
                 }
             }
         };
         self.go_on(candidate.left, fate, cx)
+    }
+
+    /// Returns the reply to a publish that is dropped. Others hear of it, too, if its window has signals.
+    #[inline]
+    fn drop_told(&mut self, subject: &Subject<'_>, what: Sighted, cx: &mut Cx<'_>) -> Reply {
+        if subject.window.rules().signals.is_silent() {
+            return Reply::ack(subject.client());
+        }
+        let held = self.publish_bytes();
+        signals::drop_told(&subject.dropped(), what, &mut self.sender.ledger, (self.id, held), cx)
+    }
+
+    /// Returns true if a duplicate that is not whole is held until it is: because it may go on, or because its window tells somebody of
+    /// the whole message. There has to be room.
+    fn may_hold(&self, candidate: &Candidate<'_>, cx: &Cx<'_>) -> bool {
+        let rules = candidate.window.rules();
+        let needs_body = rules.on_conflict == OnConflict::Forward || rules.signals.needs_body();
+        needs_body && cx.has_room(self.publish_bytes(), candidate.weight())
     }
 
     /// Returns true if the open transaction has this claim already, forwarded or waiting for another's outcome. (A publish that
@@ -591,23 +610,29 @@ impl Verdicts {
         match (subject.compare(stored), waiter.candidate.window.rules().on_conflict) {
             (Compared::Same, _) => {
                 subject.is_known(Sighted::Dropped, cx);
-                self.end_waiting(ticket, Reply::ack(client));
+                let reply = self.drop_told(&subject, Sighted::Dropped, cx);
+                self.end_waiting(ticket, reply);
             }
-            (Compared::NotWhole, OnConflict::Drop | OnConflict::Reject) => {
+            (Compared::NotWhole, OnConflict::Drop | OnConflict::Reject)
+                if !subject.window.rules().signals.needs_body() =>
+            {
                 subject.is_known(Sighted::Dropped, cx);
                 let fate = Fate::Compare(Box::new(subject.later(stored)));
                 self.sender.assembler.decide_kept(ticket, || fate);
             }
-            (Compared::NotWhole, OnConflict::Forward) => {
+            // (Its room was reserved when it began to wait.)
+            (Compared::NotWhole, _) => {
                 let holding = Holding::new(waiter.candidate, stored);
                 self.sender.assembler.decide_kept(ticket, || Fate::Hold(Box::new(holding)));
             }
             (Compared::Other, OnConflict::Drop) => {
                 subject.drops_conflict(cx);
-                self.end_waiting(ticket, Reply::ack(client));
+                let reply = self.drop_told(&subject, Sighted::Conflict(OnConflict::Drop), cx);
+                self.end_waiting(ticket, reply);
             }
             (Compared::Other, OnConflict::Reject) => {
                 subject.drops_conflict(cx);
+                signals::report(&subject.dropped(), Sighted::Conflict(OnConflict::Reject), cx);
                 let reply = refusal(client, &waiter.candidate.window)?;
                 self.end_waiting(ticket, reply);
             }
@@ -750,11 +775,10 @@ impl Verdicts {
                 later.into_iter().for_each(|later| _ = later.compare(cx));
             }
             Fate::Swallow(reply) => self.reply(reply),
-            Fate::Compare(later) => match (later.compare(cx), later.client()) {
-                (Compared::Other, Some(tag)) if later.rejects() => self.reply(Reply::Nack(tag)),
-                (Compared::Other, None) if later.rejects() => return Err(later.fault()),
-                (_, client) => self.reply(Reply::ack(client)),
-            },
+            Fate::Compare(later) => {
+                let reply = self.end_compared(&later, cx)?;
+                self.reply(reply);
+            }
             Fate::Hold(holding) => {
                 let (kept, stored) = holding.finish(self.id);
                 kept.with(|candidate| self.decide_duplicate(candidate, stored, cx))?;
@@ -770,6 +794,21 @@ impl Verdicts {
             self.forward_promoted(cx);
         }
         Ok(())
+    }
+
+    /// Returns the reply to a duplicate whose body was compared while it came.
+    fn end_compared(&mut self, later: &Later, cx: &mut Cx<'_>) -> Result<Reply, Fault> {
+        let (conflicts, window) = (later.compare(cx) == Compared::Other, later.window());
+        let what = if conflicts { Sighted::Conflict(window.rules().on_conflict) } else { Sighted::Dropped };
+        if conflicts && later.rejects() {
+            signals::report(&later.dropped(), what, cx);
+            return refusal(later.client(), window);
+        }
+        if window.rules().signals.is_silent() {
+            return Ok(Reply::ack(later.client()));
+        }
+        let held = self.publish_bytes();
+        Ok(signals::drop_told(&later.dropped(), what, &mut self.sender.ledger, (self.id, held), cx))
     }
 
     fn reply(&mut self, reply: Reply) {

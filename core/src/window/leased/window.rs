@@ -200,6 +200,11 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         self.log.disown(claim, now);
     }
 
+    /// While another relay's publish of it is in flight, that one's outcome decides.
+    fn release(&self, claim: Claim, now: Instant) {
+        self.log.release(claim, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         let key = claim.key();
         self.leases.leave(key, mailbox, ticket);

@@ -239,6 +239,12 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         Inspect::forget(self, claim, now);
     }
 
+    /// (If the claim is in flight, its commit is written all the same. Who reads the log takes it for seen, until its TTL is over.)
+    fn release(&self, claim: Claim, now: Instant) {
+        self.inner.release(claim, now);
+        Inspect::forget(self, claim, now);
+    }
+
     fn leave(&self, claim: Claim, mailbox: &Arc<Mailbox>, ticket: Ticket) {
         self.questions.leave(mailbox, ticket);
         self.inner.leave(claim, mailbox, ticket);

@@ -20,7 +20,7 @@ use hapax_core::window::engine::EngineKind;
 use hapax_core::window::event;
 use hapax_core::window::{
     ConfirmRule, InDoubt, Key, KeyMaker, Limits, LocalWindow, Mailbox, MissingId, Mode, OnConflict,
-    RepublishRule, Reservation, Rules, Scope, Ticket, Verdict, Window, reserve_one,
+    OnDuplicate, RepublishRule, Reservation, Rules, Scope, Signals, Ticket, Verdict, Window, reserve_one,
 };
 use hapax_core::wire::properties::IdValue;
 use hapax_core::wire::{IdSource, scan};
@@ -116,6 +116,12 @@ impl Driver {
             forward_to: (one & 16 != 0).then(|| "backing".into()),
             republish: RepublishRule::default(),
             quota: hapax_core::window::Quota::None,
+            signals: Signals {
+                on_duplicate: [OnDuplicate::Ack, OnDuplicate::Return, OnDuplicate::Nack, OnDuplicate::Return]
+                    [usize::from(two & 3)],
+                duplicates_to: (two & 32 != 0).then(|| "copies".into()),
+                audit: two & 64 != 0,
+            },
             ..Rules::named("fuzz")
         };
         let limits = Limits {
@@ -384,7 +390,7 @@ impl Driver {
             Output::HeartbeatClient | Output::HeartbeatUpstream => {}
             Output::CloseClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
-            Output::Sighted(_) | Output::Traced(_) => {}
+            Output::Sighted(_) | Output::Traced(_) | Output::Audited(_) | Output::Copied(_) => {}
             Output::BadHeader(_) => {}
         }
     }

@@ -21,6 +21,8 @@ use std::task::{Wake, Waker};
 
 mod shell;
 
+pub use shell::TURN;
+
 /// Told by a mailbox that a letter has come.
 #[derive(Debug, Default)]
 pub struct Bell(AtomicBool);

@@ -21,6 +21,9 @@ fn digest(first: u64, bytes: &[u8]) -> u64 {
 /// Channels that may live on at the broker when their client has closed them.
 const HIDDEN: usize = 64;
 
+/// Frames that a session handles in a turn. Nobody else does anything between two turns here, so the runs of old seeds stay as they were.
+pub const TURN: usize = 7;
+
 /// How many timeouts may be due at one moment before we say that time stands still.
 const STILL: u32 = 20;
 
@@ -30,6 +33,10 @@ impl Link {
         loop {
             while let Some(output) = self.relay.as_mut().and_then(|relay| relay.poll_output()) {
                 self.carry_out(output, ctx, schedule);
+            }
+            if let Some(relay) = self.relay.as_mut().filter(|relay| relay.is_turn_over()) {
+                relay.handle_turn(TURN, instant(ctx.now));
+                continue;
             }
             let wants = self.relay.as_ref().is_some_and(|relay| relay.wants_client());
             let again =
@@ -81,6 +88,8 @@ impl Link {
                 ctx.truth.count("relay: a conflict is told of");
             }
             Output::Sighted(_) => ctx.truth.count("relay: a duplicate is told of"),
+            Output::Audited(_) => ctx.truth.count("relay: a line of the audit"),
+            Output::Copied(_) => ctx.truth.count("relay: a copy"),
             Output::BadHeader(_) | Output::Traced(_) => {}
         }
     }
@@ -102,9 +111,23 @@ impl Link {
                     ctx.truth.shut(self.id, frame.channel());
                     ctx.truth.ends(self.id, frame.channel(), ctx.now);
                 }
+                self.job_shown(&frame, ctx);
                 self.to_client.write(frame);
             }),
             Err(why) => ctx.truth.broken('i', format!("link {}: {why}", self.id)),
+        }
+    }
+
+    /// (p): a job that the client is shown was acked by nobody.
+    fn job_shown(&self, frame: &Frame, ctx: &mut Ctx) {
+        if let AMQPFrame::Header(_, header) = &frame.0
+            && let Some(id) = header.properties.message_id()
+            && id.as_str().starts_with("job-")
+        {
+            ctx.truth.count("guard: job shown");
+            if let Some(wrong) = ctx.truth.jobs.shown(id.as_str(), instant(ctx.now)) {
+                ctx.truth.broken('p', format!("link {}: {wrong}", self.id));
+            }
         }
     }
 

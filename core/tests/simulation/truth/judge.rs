@@ -2,6 +2,7 @@
 
 use super::super::plan::{MILLI, Micros, SECOND, WindowPlan};
 use super::{LinkId, ModelKey, Publish, Truth, Uid};
+use hapax_core::window::OnDuplicate;
 
 impl Truth {
     /// (b): no other copy was stored within the window of one whose outcome the relay has learnt.
@@ -109,12 +110,17 @@ impl Truth {
     /// (a) and (f): the client gets an ack.
     pub fn acked(&mut self, uid: Uid) {
         self.answered(uid, true);
+        self.judge_signal(uid, false);
         self.judge_ack(uid, "acked");
     }
 
     /// (c): the client gets a nack.
     pub fn nacked(&mut self, uid: Uid, now: Micros) {
         self.answered(uid, false);
+        let is_duplicate = self.of(uid).forwarded.is_none() && self.original_of(uid).is_some();
+        if is_duplicate && self.signal_of(uid) == OnDuplicate::Nack {
+            return self.count("client told by a nack");
+        }
         if self.of(uid).heard == Some(true) {
             self.broken('c', format!("publish {uid} is nacked, though the broker has acked it"));
         }
@@ -157,6 +163,7 @@ impl Truth {
             if !uids.iter().any(twin_returned) {
                 self.judge_ack(uid, "committed");
             }
+            self.judge_signal(uid, true);
         }
     }
 
@@ -331,6 +338,46 @@ impl Truth {
                 self.at(uid).evicted.get_or_insert(now);
             }
         }
+    }
+
+    /// What the window of a publish says of a duplicate.
+    fn signal_of(&self, uid: Uid) -> OnDuplicate {
+        let window = self.window_of(self.of(uid).what.exchange).filter(|_| self.deduplicates);
+        window.map_or(OnDuplicate::Ack, |window| self.windows[window].on_duplicate)
+    }
+
+    /// (o): what was not forwarded is a duplicate. Its client has heard of that as the window says, before it hears that all is well.
+    /// In a transaction (`committed`) there is no nack, and there may be no room for a return.
+    fn judge_signal(&mut self, uid: Uid, committed: bool) {
+        let (p, rule) = (self.of(uid), self.signal_of(uid));
+        let is_missing = match rule {
+            OnDuplicate::Ack => false,
+            OnDuplicate::Nack => !committed,
+            OnDuplicate::Return => !(p.told || committed && self.tight),
+        };
+        if p.forwarded.is_none() && p.allowed && is_missing {
+            let text =
+                format!("publish {uid} was not forwarded, and its client does not hear {rule:?}: {p:?}");
+            self.broken('o', text);
+        }
+    }
+
+    /// (o): the client hears by a return that a publish was a duplicate.
+    pub fn told(&mut self, uid: Uid, link: LinkId, channel: u16) {
+        let rule = self.signal_of(uid);
+        let p = self.at(uid);
+        let again = std::mem::replace(&mut p.told, true);
+        if again
+            || rule != OnDuplicate::Return
+            || p.forwarded.is_some()
+            || p.answered.is_some()
+            || (p.link, p.channel) != (link, channel)
+        {
+            let text =
+                format!("publish {uid} is said to be a duplicate on link {link} channel {channel}: {p:?}");
+            self.broken('o', text);
+        }
+        self.count("client told by a return");
     }
 
     /// (f): the client gets a return.

@@ -5,6 +5,7 @@
 //! letters of the invariants are those of `docs/testing.md`.
 
 use super::content::without_death;
+use super::jobs::Jobs;
 use super::plan::{Micros, Plan, WindowPlan};
 use super::users::may_publish;
 use super::windows::Oracle;
@@ -59,6 +60,8 @@ pub struct Truth {
     closed: BTreeMap<(LinkId, u16), Micros>,
     tight: bool,
     deduplicates: bool,
+    /// the guarded queue
+    pub jobs: Jobs,
     /// knows which commits are not remembered
     pub oracle: Option<Oracle>,
     /// the first invariant that was broken

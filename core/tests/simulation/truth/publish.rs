@@ -103,6 +103,8 @@ pub struct Publish {
     pub evicted: Option<Micros>,
     /// whether the client got its return
     pub return_seen: bool,
+    /// whether the client was told by a return that it is a duplicate
+    pub told: bool,
     /// what the client got: ack or nack
     pub answered: Option<bool>,
     /// the broker, or the line to it, failed around it: nobody promises that it is stored
@@ -144,6 +146,7 @@ impl Publish {
             known: None,
             evicted: None,
             return_seen: false,
+            told: false,
             answered: None,
             excused: false,
         }

@@ -48,7 +48,7 @@ fn list(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), F
     super::windows::list(client, args.reach.json, desk)?;
     writeln!(
         desk.remarks,
-        "Hapax keeps digests, not ids. To look one up: hapax ids get WINDOW ID [--exchange X] [--routing-key K]"
+        "Hapax keeps digests, not ids. To look one up: hapax ids get WINDOW ID [--exchange X] [--routing-key K] [--queue Q]"
     )?;
     Ok(())
 }
@@ -58,7 +58,8 @@ fn in_words_of_flags(failure: Failure) -> Failure {
     match failure {
         Failure::Refused { status: 400, error, mut errors } => {
             errors.push(
-                "here these are --vhost, --exchange, --routing-key, --part, --cc and --death".to_owned(),
+                "here these are --vhost, --exchange, --routing-key, --queue, --part, --cc and --death"
+                    .to_owned(),
             );
             Failure::Refused { status: 400, error, errors }
         }
@@ -70,6 +71,7 @@ fn address(path: Path, id: &IdArgs) -> Path {
     let once = [
         ("vhost", &id.vhost),
         ("exchange", &id.exchange),
+        ("queue", &id.queue),
         ("routing_key", &id.routing_key),
         ("death", &id.death),
     ];
