@@ -351,8 +351,9 @@ impl Settles {
         let Settles { unremembered, acks, transactions, methods, .. } = self;
         methods.clear();
         unremembered.drain(|tags| acks.extend(tags));
-        let committing = transactions.ended.drain(..).flat_map(|ended| match ended {
-            Ended::Commit(settled) => settled,
+        // The answers are still to come, and those to Hapax are not for the client.
+        let committing = transactions.ended.iter_mut().flat_map(|ended| match ended {
+            Ended::Commit(settled) => std::mem::take(settled),
             Ended::Own | Ended::Rollback => Vec::new(),
         });
         forget(committing.chain(transactions.open.drain(..)).map(|settled| settled.shown));
