@@ -5,7 +5,7 @@ use super::clients;
 use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::site::Site;
 use crate::e2e::wait::{self, PATIENCE};
-use amq_protocol::protocol::{AMQPClass, basic, queue};
+use amq_protocol::protocol::{AMQPClass, basic};
 use amq_protocol::types::AMQPValue;
 use hapax_testbed::Leash;
 use std::collections::BTreeMap;
@@ -70,12 +70,11 @@ fn fill(site: &Site, queue: &str, arguments: &[(&str, AMQPValue)], ids: usize, c
 
 /// How many messages are in a queue, those included that nobody has acked.
 fn left(site: &Site, name: &str) -> u32 {
-    let mut client = site.direct();
-    client.open_channel(1);
-    let declare = queue::Declare { queue: name.into(), passive: true, ..Default::default() };
-    let answer = client.call(1, &AMQPClass::Queue(queue::AMQPMethod::Declare(declare))).unwrap();
-    let AMQPClass::Queue(queue::AMQPMethod::DeclareOk(ok)) = answer else { panic!("{answer:?}") };
-    ok.message_count
+    let queue = format!("rabbit_misc:r(<<\"{}\">>, queue, <<\"{name}\">>)", site.vhost);
+    let messages = format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup({queue}), [{{messages, N}}] = rabbit_amqqueue:info(Q, [messages]), N."
+    );
+    site.rabbit.eval(&messages).unwrap().parse().unwrap()
 }
 
 /// A consumer that is killed before its work has done nothing, and one that is killed after its ack has done it. Both copies of each
@@ -189,6 +188,43 @@ fn an_ack_outlives_the_process() {
     wait::until("the copy is hidden", PATIENCE, || (left(&site, "jobs") == 0).then_some(()));
     client.socket().set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     assert_eq!(delivered(&mut client), None);
+}
+
+/// `release = "consumed"`: a job may be queued again when a consumer has acked it, and not before; also after the process was killed
+/// meanwhile, if the window has a log.
+#[test]
+fn a_job_is_unique_until_a_consumer_has_acked_it() {
+    let leash = Leash::new("release").unwrap();
+    let config = format!(
+        "state_dir = \"{}\"\n[[window]]\nname = \"jobs\"\nttl = \"1h\"\ncapacity = 1000\nstore = \"disk\"\nremember = \"sync\"\nrelease = \"consumed\"\n",
+        leash.folder().join("state").display()
+    );
+    let Some(mut site) = Site::of_relay("release", &config) else { return };
+    let queue = |site: &Site| {
+        let mut client = site.client();
+        client.confirming(1);
+        client.declare(1, "jobs", &[]);
+        client.publish_and_settle(1, &Publish { persistent: true, ..Publish::to("jobs", "a") });
+        left(site, "jobs")
+    };
+    assert_eq!((queue(&site), queue(&site)), (1, 1), "it is queued already");
+    let mut worker = consumer(&site, "jobs", 1);
+    let (tag, _) = delivered(&mut worker).unwrap();
+    assert_eq!(queue(&site), 1, "it is being worked on");
+    worker.send(1, &ack(tag));
+    wait::until("the job is done", PATIENCE, || (left(&site, "jobs") == 0).then_some(()));
+    wait::until("its id is forgotten", PATIENCE, || {
+        let metrics = site.metrics();
+        (metrics.sum("evictions_total", &[("cause", "consumed")]) == 1.0).then_some(())
+    });
+    // The log may be a moment behind what nobody waits for.
+    wait::until("the log has it", PATIENCE, || {
+        (site.metrics().sum("store_waiting_records", &[]) == 0.0).then_some(())
+    });
+    drop(worker);
+    site.relay_mut().kill9();
+    site.relay_mut().restart();
+    assert_eq!((queue(&site), queue(&site)), (1, 1), "it may be queued again, once");
 }
 
 /// A consumer in Python that writes to SQLite and acks, and is killed between the two.

@@ -118,8 +118,11 @@ impl Refused {
                 }
             }
             Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK) => {
+                let is_own = halves.guard.as_mut().is_some_and(|guard| guard.recv_tx_ended(cx));
                 // The client receives nothing more, so this answer is not held back.
-                halves.publisher.recv_tx_ended(frame, cx);
+                if !is_own {
+                    halves.publisher.recv_tx_ended(frame, cx);
+                }
             }
             // After a return, the ack that follows does not mean that the message is stored.
             Some(MethodId::BASIC_RETURN) => halves.deliveries.hold_return(frame),

@@ -184,6 +184,7 @@ impl Guard {
                 self.queues.recv_declare_ok(frame, cx.shared, cx.link.finder.vhost());
                 false
             }
+            (_, Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK)) => self.recv_tx_ended(cx),
             _ if !self.is_active => false,
             (_, Some(MethodId::BASIC_DELIVER | MethodId::BASIC_GET_OK)) => {
                 match self.facts_of(frame, deliveries) {
@@ -214,13 +215,16 @@ impl Guard {
                 }
                 !is_expected
             }
-            (_, Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK)) => {
-                self.judging.settles.recv_tx_ended(cx.now)
-            }
             (FrameKind::Header, _) => self.recv_header(frame, deliveries, cx),
             (FrameKind::Body, _) => self.recv_body(frame, deliveries, cx),
             _ => false,
         }
+    }
+
+    /// Handles `tx.commit-ok` or `tx.rollback-ok`, in whatever state the channel is: answers come in the order of what was sent. Returns true if
+    /// it is the answer to Hapax, and nobody else's business.
+    pub(super) fn recv_tx_ended(&mut self, cx: &Cx<'_>) -> bool {
+        self.judging.settles.recv_tx_ended(cx.now)
     }
 
     /// Returns the facts that the method of a delivery shows. `None`: it is malformed, or it answers nothing.
