@@ -281,7 +281,7 @@ async fn work(addr: SocketAddr, effects: &Effects, over: &AtomicBool, dice: &mut
         if dice.below(DIES) == 0 {
             return Err("it dies between its work and its ack".into());
         }
-        next.ack(BasicAckOptions::default()).await?;
+        timeout(STEP, next.ack(BasicAckOptions::default())).await??;
         effects.acked(&id, nth);
     }
 }
