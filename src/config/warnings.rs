@@ -7,7 +7,7 @@ use super::{Config, StoreKind, WindowConfig, guard, upstream};
 use hapax_core::pressure::budget;
 use hapax_core::session::is_loopback;
 use hapax_core::window::set::Pattern;
-use hapax_core::window::{Mode, Remember, StorePolicy};
+use hapax_core::window::{Mode, Release, Remember, StorePolicy};
 use hapax_core::wire::IdSource;
 
 /// Adds all warnings about this configuration. This machine has `memory` bytes for the process.
@@ -19,6 +19,26 @@ pub(super) fn add(config: &Config, memory: usize, report: &mut Report) {
     warn_patterns(config, report);
     warn_memory(config, memory, report);
     warn_stores(config, report);
+    warn_releases(config, report);
+}
+
+/// Warns of guards beside windows that let a job be queued again when it is done: the guard hides such a job.
+fn warn_releases(config: &Config, report: &mut Report) {
+    let releases = |window: &&WindowConfig| window.rules.release == Release::Consumed;
+    let Some(releasing) = config.windows.iter().find(releases) else { return };
+    for (index, guard) in config.windows.iter().enumerate().filter(|(_, window)| window.is_guard()) {
+        let source = report.source(&format!("{}.queue", guard::path_of(config, index)));
+        let what = format!(
+            "{} hides for its `ttl` what was acked, and window \"{}\" lets it be queued again at once (release = \"consumed\"): such a job is stored, acked to its publisher, and never shown",
+            guard.title(),
+            releasing.rules.name
+        );
+        report.warning(
+            &source,
+            what,
+            "make sure that the guard's `queue` and `vhost` match no queue of that window",
+        );
+    }
 }
 
 /// Returns the most bytes that all windows take when they are full, with the accounting of their pressure.

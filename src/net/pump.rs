@@ -38,6 +38,8 @@ const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
 const EARLY_BYTES: usize = 8 << 10;
 /// Frames of the client that are handled before other tasks get a turn. The dearest frame takes about a microsecond and a half.
 const FRAMES_PER_TURN: usize = 256;
+/// Bytes to read from both sides before other tasks get a turn, however soon there is more. A read full of duplicates takes a millisecond.
+const READ_BEFORE_OTHERS: u64 = 256 << 10;
 /// Bytes to read from the upstream before other tasks get a turn.
 const READ_PER_TURN: u64 = 1 << 20;
 /// Bytes to read from the upstream before an overdue timeout is handled, even if there is more to read. A socket
@@ -91,6 +93,7 @@ pub(super) async fn run(relay: &Relay, arrival: Arrival, gate: &Gate, draining: 
         stall: None,
         allowance: Allowance::default(),
         was_held: false,
+        gave_way_at: 0,
         deadline: None,
         alarm: Alarm::default(),
         drained: false,
@@ -159,6 +162,8 @@ struct Pump<'a> {
     allowance: Allowance,
     /// The client had to wait for that once.
     was_held: bool,
+    /// Bytes that were read when other tasks had their last turn.
+    gave_way_at: u64,
     /// The earliest timeout, as of the last wait.
     deadline: Option<Instant>,
     alarm: Alarm,
@@ -195,6 +200,7 @@ impl Pump<'_> {
             if self.close_if_asked() {
                 continue;
             }
+            self.give_way().await;
             let wake = self.wait(&mut draining).await;
             self.now = now();
             self.limit_publishes();
@@ -325,6 +331,18 @@ impl Pump<'_> {
             (RefusedBecause::Loopback, None) => {
                 tracing::warn!(%peer, mechanism = &**mechanism, left_out, "login refused: this mechanism does not show the user, who may be one of loopback_users; loopback_users = [] allows it");
             }
+        }
+    }
+
+    /// Gives other tasks a turn if much was read since their last one. While a socket has more to read, [`Pump::wait`] ends at once: a client
+    /// that never stops would keep a worker thread for itself, and as many of them as there are threads would keep the process.
+    async fn give_way(&mut self) {
+        let client = self.client.as_ref().map_or(0, |side| side.totals().0);
+        let upstream = if let UpstreamSocket::Open(side) = &self.upstream { side.totals().0 } else { 0 };
+        let read = client + upstream;
+        if read.abs_diff(self.gave_way_at) >= READ_BEFORE_OTHERS {
+            self.gave_way_at = read;
+            tokio::task::yield_now().await;
         }
     }
 

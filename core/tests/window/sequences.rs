@@ -511,3 +511,19 @@ fn in_doubt_keep_stores_the_number() {
     drop(desk.fresh(1, 0, 2));
     assert!(!desk.publish(1, 0, 1) && desk.publish(1, 0, 2));
 }
+
+/// Epochs that end with holes leave nothing behind: the window counts as many bytes as before.
+#[test]
+fn the_holes_of_old_epochs_take_no_bytes() {
+    let (window, _) = window(10, OnGap::Forward);
+    let mut desk = Desk::new(&window);
+    let epoch = |desk: &mut Desk, epoch: u64| {
+        for number in (0..40 * PLACES).step_by(2) {
+            desk.publish(1, epoch, number);
+        }
+    };
+    epoch(&mut desk, 1);
+    let bytes = window.store_bytes();
+    (2..200).for_each(|n| epoch(&mut desk, n));
+    assert!(window.store_bytes() <= bytes, "{} and {bytes}", window.store_bytes());
+}

@@ -1,9 +1,10 @@
 //! Which ids a delivery releases when its consumer acks it: windows with `release = "consumed"` forget them, so that the same message may be
 //! published again.
 //!
-//! The key of the publish is made again from what the delivery shows: exchange, routing key and header. A message that has died shows by its
-//! deaths where it was published. Where the key depends on the user who has published, or on `BCC`, which nobody delivers, the id stays until
-//! its TTL is over.
+//! The key of the publish is made again from what the delivery shows: exchange, routing key and header. The deaths of a message (`x-death`)
+//! would show where it was published before, but any publisher can write them, and release ids of others by that. So a job that is done from a
+//! dead-letter queue keeps its id until the TTL is over. So it is, too, where the key depends on the user who has published, or on `BCC`, which nobody
+//! delivers.
 
 use crate::session::{Shared, may_have_topics};
 use crate::window::{Claim, Release, Scope, Window};
@@ -61,24 +62,13 @@ impl Releases {
     }
 
     fn look(&mut self, shared: &Shared, vhost: &[u8], method: &[u8], header: &[u8]) -> Consumed {
-        let (Ok(delivery), Ok(found)) =
-            (Delivery::parse(method), ContentHeader::parse(header, &IdSource::MessageId))
-        else {
+        let Ok(Delivery { exchange, routing_key, .. }) = Delivery::parse(method) else {
             return Consumed::default();
         };
-        let mut all = Vec::new();
-        let mut add = |exchange: &[u8], routing_key: &[u8], with_death| {
-            for window in &*self.windows(shared, vhost, exchange) {
-                let place = (vhost, exchange, routing_key);
-                if let Some(claim) = claim_of(window, shared, place, header, with_death) {
-                    all.push((Arc::clone(window), claim));
-                }
-            }
-        };
-        add(delivery.exchange, delivery.routing_key, true);
-        if found.is_special() {
-            found.places().into_iter().for_each(|(exchange, routing_key)| add(exchange, routing_key, false));
-        }
+        let place = (vhost, exchange, routing_key);
+        let windows = self.windows(shared, vhost, exchange);
+        let claims = windows.iter().map(|window| (window, claim_of(window, shared, place, header)));
+        let all: Vec<_> = claims.filter_map(|(window, claim)| Some((Arc::clone(window), claim?))).collect();
         Consumed(all.into())
     }
 
@@ -103,7 +93,6 @@ fn claim_of(
     shared: &Shared,
     (vhost, exchange, routing_key): (&[u8], &[u8], &[u8]),
     header: &[u8],
-    with_death: bool,
 ) -> Option<Claim> {
     let rules = window.rules();
     let found = ContentHeader::parse(header, &rules.id).ok()?;
@@ -117,7 +106,7 @@ fn claim_of(
             }
             scoped = scoped.with_extra_keys(b"", &keys);
         }
-        if let (true, Some(death)) = (with_death, found.death().ok()?) {
+        if let Some(death) = found.death().ok()? {
             scoped = scoped.with_death(&death);
         }
     }

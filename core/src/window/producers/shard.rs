@@ -63,10 +63,10 @@ impl Record {
         }
     }
 
-    /// Begins a new epoch: nothing of it is stored.
-    fn begin(&mut self, epoch: u64) {
+    /// Begins a new epoch: nothing of it is stored. Returns the bytes that are free again.
+    fn begin(&mut self, epoch: u64) -> usize {
         self.epoch = epoch;
-        self.numbers = Numbers::default();
+        std::mem::take(&mut self.numbers).bytes()
     }
 
     fn heap(&self) -> usize {
@@ -147,12 +147,10 @@ impl Shard {
     ) -> Admission {
         let at = self.find_live(key, now, gone).unwrap_or_else(|| self.add(key, epoch, now, gone));
         let on_gap = self.on_gap;
+        self.begin(at, epoch);
         let Some((record, bits)) = self.parts(at) else { return Admission::Fresh(Leaving::default()) };
         if epoch < record.epoch {
             return Admission::Stale;
-        }
-        if epoch > record.epoch {
-            record.begin(epoch);
         }
         if record.numbers.is_stored(number, bits) {
             record.duplicates = record.duplicates.saturating_add(1);
@@ -164,9 +162,19 @@ impl Shard {
         if leaving.gap && on_gap == OnGap::Reject {
             return Admission::Gap;
         }
+        let before = record.numbers.bytes();
         record.numbers.let_through(number);
+        let after = record.numbers.bytes();
+        self.heap = (self.heap + after).saturating_sub(before);
         self.pin(at, now);
         Admission::Fresh(leaving)
+    }
+
+    /// Begins a higher epoch of a producer.
+    fn begin(&mut self, at: u32, epoch: u64) {
+        let Some(record) = self.record_mut(at).filter(|record| epoch > record.epoch) else { return };
+        let freed = record.begin(epoch);
+        self.heap = self.heap.saturating_sub(freed);
     }
 
     /// Says whether the number is stored, and counts a duplicate if so.
@@ -226,10 +234,8 @@ impl Shard {
         gone: &mut impl Gone,
     ) {
         let at = self.find_live(key, now, gone).unwrap_or_else(|| self.add(key, epoch, now, gone));
+        self.begin(at, epoch);
         let Some((record, bits)) = self.parts(at) else { return };
-        if epoch > record.epoch {
-            record.begin(epoch);
-        }
         record.ttl = entry.until.0.saturating_sub(entry.at.0);
         if epoch == record.epoch {
             let before = record.numbers.bytes();
