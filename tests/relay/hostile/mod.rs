@@ -17,6 +17,7 @@ mod channels;
 mod closed_by_broker;
 mod copies;
 mod crowd;
+mod flood;
 mod crowding;
 mod handshake;
 pub(crate) mod loopback;
