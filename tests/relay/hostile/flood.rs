@@ -27,7 +27,9 @@ fn clients_that_never_stop_publishing_keep_no_neighbour_waiting() {
                 let mut client = site.client();
                 client.open_channel(1);
                 let read = Publish::to("q", "same").encode(1, client.frame_max()).repeat(400);
-                while !stop.load(SeqCst) && client.write(&read).is_ok() {}
+                while !stop.load(SeqCst) {
+                    client.write(&read).unwrap();
+                }
             });
         }
         let (begun, mut slowest, mut answers) = (now(), Duration::ZERO, 0);
