@@ -139,6 +139,13 @@ pub(super) fn bodies(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     pieces(content).skip(1)
 }
 
+/// Returns the body of a content, in one piece.
+pub(super) fn body_of(content: &[u8]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(content.len());
+    bodies(content).for_each(|piece| body.extend_from_slice(piece));
+    body
+}
+
 /// Returns the digest of the body in these frames.
 pub(super) fn digest_of(content: &[u8]) -> BodyDigest {
     let mut pieces = bodies(content);

@@ -249,16 +249,12 @@ impl Channel {
             MethodId::TX_COMMIT => {
                 deliveries.recv_tx_end();
                 publisher.commit();
-                guard
-                    .as_mut()
-                    .map_or(Ok(guard::Then::Forward), |guard| guard.recv_client(id, frame, true, cx))?;
+                guard.iter_mut().for_each(|guard| guard.recv_commit());
             }
             MethodId::TX_ROLLBACK => {
                 deliveries.recv_tx_end();
                 publisher.rollback();
-                guard
-                    .as_mut()
-                    .map_or(Ok(guard::Then::Forward), |guard| guard.recv_client(id, frame, true, cx))?;
+                guard.iter_mut().for_each(|guard| guard.recv_rollback());
             }
             MethodId::CHANNEL_CLOSE => {
                 self.halves.end_guard(cx);
@@ -625,12 +621,5 @@ impl Channel {
 
 /// Returns true if this method of the client settles deliveries, or gives them back.
 fn settles(id: MethodId) -> bool {
-    matches!(
-        id,
-        MethodId::BASIC_ACK
-            | MethodId::BASIC_NACK
-            | MethodId::BASIC_REJECT
-            | MethodId::BASIC_RECOVER
-            | MethodId::BASIC_RECOVER_ASYNC
-    )
+    guard::is_settle(id) || matches!(id, MethodId::BASIC_RECOVER | MethodId::BASIC_RECOVER_ASYNC)
 }

@@ -3,12 +3,12 @@
 use super::queues::Id;
 use super::settles::tag_of;
 use super::withheld::{Facts, Known, Withheld};
+use crate::session::candidate::body_of;
 use crate::session::inbound::{Chunk, Whole};
 use crate::session::outbox::{Piece, View};
 use crate::window::{Claim, Scoped};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::properties::IdValue;
-use crate::wire::{FrameKind, scan};
 use bytes::BytesMut;
 use std::time::Duration;
 
@@ -59,24 +59,6 @@ pub(super) fn id_of(facts: &Facts, whole: Whole, read: &Chunk) -> Option<(Claim,
             Some((scoped.key(&IdValue::Bytes(&body)).into(), ttl))
         }
     }
-}
-
-/// Returns the payload of the header that a content begins with.
-pub(super) fn header_of(content: View<'_>) -> Option<&[u8]> {
-    let header = scan(content.octets(), usize::MAX).ok().flatten()?;
-    Some(header.payload)
-}
-
-/// Returns the body of a content: of a header frame and body frames.
-pub(super) fn body_of(content: &[u8]) -> Vec<u8> {
-    let (mut body, mut rest) = (Vec::new(), content);
-    while let Ok(Some(frame)) = scan(rest, usize::MAX) {
-        if frame.kind == FrameKind::Body {
-            body.extend_from_slice(frame.payload);
-        }
-        rest = rest.get(frame.wire_len()..).unwrap_or_default();
-    }
-    body
 }
 
 /// Writes the method of a delivery with the client's tag.

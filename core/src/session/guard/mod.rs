@@ -23,14 +23,16 @@ mod settles;
 mod tags;
 mod withheld;
 
-use self::coming::{Coming, body_of, header_of, id_of, write_with_tag};
-use self::consumed::{Consumed, Releases};
+use self::coming::{Coming, id_of, write_with_tag};
+use self::consumed::Releases;
 use self::gets::Reply;
 use self::judging::Judging;
 use self::queues::{Id, Queues};
-use self::settles::{is_settle, tag_of};
+pub(super) use self::settles::is_settle;
+use self::settles::tag_of;
 use self::tags::Shown;
 use self::withheld::{Arrival, Facts, For, Known, Withheld};
+use super::candidate::{body_of, header_of};
 use super::channel::Deliveries;
 use super::cx::Cx;
 use super::fault::Fault;
@@ -161,11 +163,19 @@ impl Guard {
                 self.judging.settles.recv_recover(false);
                 return Ok(Then::Instead(methods::recover(self.id, frame)));
             }
-            MethodId::TX_COMMIT => self.judging.settles.recv_commit(),
-            MethodId::TX_ROLLBACK => self.judging.settles.recv_rollback(),
             _ => {}
         }
         Ok(Then::Forward)
+    }
+
+    /// Handles `tx.commit` of the client, which is forwarded.
+    pub(super) fn recv_commit(&mut self) {
+        self.judging.settles.recv_commit();
+    }
+
+    /// Handles `tx.rollback` of the client, which is forwarded.
+    pub(super) fn recv_rollback(&mut self) {
+        self.judging.settles.recv_rollback();
     }
 
     // ---- from the upstream -----------------------------------------------------------------------------------------
@@ -405,11 +415,9 @@ impl Guard {
             self.judging.gets.pop();
         }
         let client = deliveries.show(!facts.counts, left);
-        let mut consumed = Consumed::default();
-        if let Some(header) = header_of(content) {
-            cx.link.delivered(cx.shared, method.payload(), header);
-            consumed = self.releases.of(cx.shared, cx.link.finder.vhost(), method.payload(), header);
-        }
+        let header = header_of(content.octets());
+        cx.link.delivered(cx.shared, method.payload(), header);
+        let consumed = self.releases.of(cx.shared, cx.link.finder.vhost(), method.payload(), header);
         if client == facts.upstream {
             cx.link.out.client.forward(method);
         } else {

@@ -385,7 +385,7 @@ fn forget(shown: impl Iterator<Item = Shown>) {
 }
 
 /// Returns true if this method of the client settles deliveries.
-pub(super) fn is_settle(id: MethodId) -> bool {
+pub(in crate::session) fn is_settle(id: MethodId) -> bool {
     matches!(id, MethodId::BASIC_ACK | MethodId::BASIC_NACK | MethodId::BASIC_REJECT)
 }
 

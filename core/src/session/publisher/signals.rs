@@ -15,7 +15,7 @@
 
 use super::assembler::Reply;
 use super::ledger::Ledger;
-use crate::session::candidate::bodies;
+use crate::session::candidate::body_of;
 use crate::session::confirms::ClientTag;
 use crate::session::copies::CopiedDuplicate;
 use crate::session::cx::Cx;
@@ -56,11 +56,6 @@ pub(super) fn report(dropped: &Dropped<'_>, what: Sighted, cx: &mut Cx<'_>) {
     }
     let Some(to) = &signals.duplicates_to else { return };
     let Ok(Publish { exchange, routing_key, .. }) = Publish::parse(publish.payload()) else { return };
-    let body = content.map(|content| {
-        let mut body = Vec::with_capacity(content.len());
-        bodies(content).for_each(|piece| body.extend_from_slice(piece));
-        body
-    });
     link.out.copies.push_back(Box::new(CopiedDuplicate {
         window: Arc::clone(&window.rules().name),
         to: Arc::clone(to),
@@ -69,7 +64,7 @@ pub(super) fn report(dropped: &Dropped<'_>, what: Sighted, cx: &mut Cx<'_>) {
         exchange: exchange.into(),
         routing_key: routing_key.into(),
         header: Bytes::copy_from_slice(header),
-        body: body.map(Bytes::from),
+        body: content.map(|content| body_of(content).into()),
     }));
 }
 

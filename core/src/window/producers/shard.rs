@@ -162,10 +162,7 @@ impl Shard {
         if leaving.gap && on_gap == OnGap::Reject {
             return Admission::Gap;
         }
-        let before = record.numbers.bytes();
         record.numbers.let_through(number);
-        let after = record.numbers.bytes();
-        self.heap = (self.heap + after).saturating_sub(before);
         self.pin(at, now);
         Admission::Fresh(leaving)
     }
@@ -174,7 +171,16 @@ impl Shard {
     fn begin(&mut self, at: u32, epoch: u64) {
         let Some(record) = self.record_mut(at).filter(|record| epoch > record.epoch) else { return };
         let freed = record.begin(epoch);
-        self.heap = self.heap.saturating_sub(freed);
+        self.heap -= freed;
+    }
+
+    /// Changes the numbers of a record, and keeps the count of the bytes that they take.
+    fn change_numbers(&mut self, at: u32, change: impl FnOnce(&mut Numbers, &mut [u64])) {
+        let Some((record, bits)) = self.parts(at) else { return };
+        let before = record.numbers.bytes();
+        change(&mut record.numbers, bits);
+        let after = record.numbers.bytes();
+        self.heap = self.heap + after - before;
     }
 
     /// Says whether the number is stored, and counts a duplicate if so.
@@ -235,13 +241,10 @@ impl Shard {
     ) {
         let at = self.find_live(key, now, gone).unwrap_or_else(|| self.add(key, epoch, now, gone));
         self.begin(at, epoch);
-        let Some((record, bits)) = self.parts(at) else { return };
+        let Some(record) = self.record_mut(at) else { return };
         record.ttl = entry.until.0.saturating_sub(entry.at.0);
         if epoch == record.epoch {
-            let before = record.numbers.bytes();
-            record.numbers.store(number, bits);
-            let after = record.numbers.bytes();
-            self.heap = (self.heap + after).saturating_sub(before);
+            self.change_numbers(at, |numbers, bits| numbers.store(number, bits));
         }
         self.seen(at, entry.at);
     }
@@ -253,10 +256,7 @@ impl Shard {
             return false;
         };
         let was_stored = record.numbers.is_stored(number, bits);
-        let before = record.numbers.bytes();
-        record.numbers.forget(number, bits);
-        let after = record.numbers.bytes();
-        self.heap = (self.heap + after).saturating_sub(before);
+        self.change_numbers(at, |numbers, bits| numbers.forget(number, bits));
         was_stored
     }
 
@@ -391,11 +391,11 @@ impl Shard {
         if record.in_flight == 0 {
             return self.evict(at, cause, gone);
         }
-        let (key, entry, heap) = (record.key, record.entry(), record.numbers.bytes());
-        record.begin(0);
+        let (key, entry) = (record.key, record.entry());
+        let freed = record.begin(0);
         let was_known = std::mem::take(&mut record.ttl) > 0;
         record.duplicates = 0;
-        self.heap = self.heap.saturating_sub(heap);
+        self.heap -= freed;
         if was_known {
             gone(key.key(), entry, cause);
         }
@@ -418,7 +418,7 @@ impl Shard {
             return;
         };
         let record = self.records.swap_remove(slot);
-        self.heap = self.heap.saturating_sub(record.heap());
+        self.heap -= record.heap();
         self.unnamed -= usize::from(record.name.is_none());
         self.places.remove(&record.key);
         let words = self.words;
