@@ -303,30 +303,68 @@ fn read_windows(top: &mut Section<'_>, waiters: usize, report: &mut Report) -> V
 }
 
 fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) -> WindowConfig {
-    let begin = section.source();
-    let name = section.read_optional(report, "name", |v| value::name(value::text(v, "orders")?));
-    if !report.sources.contains_key(&section.path_of("name")) {
-        let what = format!("{} is missing", section.title_of("name"));
-        report.problem(
-            &begin,
-            what,
-            "give it a name, as in name = \"orders\": metrics and the API call it so",
-        );
-    }
-    let mut window = WindowConfig::named(name.as_deref().unwrap_or(""));
+    let mut window = read_named(&mut section, "orders", "exchange", report);
     let (rules, limits) = (&mut window.rules, &mut window.limits);
-    let mut set = |key, slot: &mut _| {
-        if let Some(pattern) = section.read_optional(report, key, |v| value::pattern(value::text(v, "*")?)) {
-            *slot = pattern;
-        }
-    };
-    set("vhost", &mut window.vhost);
-    set("exchange", &mut window.exchange);
     rules.id = read_id(&mut section, rules.id.clone(), report);
     rules.scope = section.read(report, "scope", rules.scope, |v| value::word(v, "routing-key"));
     rules.quota = section.read(report, "quota", rules.quota, |v| value::word(v, "user"));
     sequence::read(&mut section, rules, report);
     sequence::default_capacity(rules, limits);
+    read_memory(&mut section, &mut window, waiters, report);
+    let (rules, limits) = (&mut window.rules, &mut window.limits);
+    rules.in_doubt = section.read(report, "in_doubt", rules.in_doubt, |v| value::word(v, "forget"));
+    rules.republish = section.read(report, "republish", rules.republish, |v| value::word(v, "connection"));
+    rules.release = section.read(report, "release", rules.release, |v| value::word(v, "consumed"));
+    rules.missing_id = section.read(report, "missing_id", rules.missing_id, |v| value::word(v, "forward"));
+    rules.on_conflict = section.read(report, "on_conflict", rules.on_conflict, |v| value::word(v, "drop"));
+    let signals = &mut rules.signals;
+    signals.on_duplicate =
+        section.read(report, "on_duplicate", signals.on_duplicate, |v| value::word(v, "return"));
+    signals.duplicates_to = section
+        .read_optional(report, "duplicates_to", |v| value::exchange(value::text(v, "orders.duplicates")?))
+        .map(Arc::from);
+    signals.audit = section.read(report, "audit", signals.audit, value::boolean);
+    limits.refresh_on_duplicate = section.read(report, "refresh_on_duplicate", false, value::boolean);
+    rules.forward_to = section
+        .read_optional(report, "forward_to", |v| value::exchange(value::text(v, "orders.backing")?))
+        .map(Arc::from);
+    rules.confirms = section.read(report, "confirms", rules.confirms, |v| value::word(v, "shadow"));
+    rules.verify_routing = section.read(report, "verify_routing", rules.verify_routing, value::boolean);
+    section.finish(report);
+    window
+}
+
+/// Begins to read a window or a guard: its name, as in `example`, and the patterns of the vhosts, and of the exchanges or queues (`places`).
+pub(super) fn read_named(
+    section: &mut Section<'_>,
+    example: &'static str,
+    places: &'static str,
+    report: &mut Report,
+) -> WindowConfig {
+    let begin = section.source();
+    let name = section.read_optional(report, "name", |v| value::name(value::text(v, example)?));
+    if !report.sources.contains_key(&section.path_of("name")) {
+        let what = format!("{} is missing", section.title_of("name"));
+        let fix = format!("give it a name, as in name = \"{example}\": metrics and the API call it so");
+        report.problem(&begin, what, fix);
+    }
+    let mut window = WindowConfig::named(name.as_deref().unwrap_or(""));
+    for (key, slot) in [("vhost", &mut window.vhost), (places, &mut window.exchange)] {
+        if let Some(pattern) = section.read_optional(report, key, |v| value::pattern(value::text(v, "*")?)) {
+            *slot = pattern;
+        }
+    }
+    window
+}
+
+/// Reads what a window or a guard remembers, where, and for how long.
+pub(super) fn read_memory(
+    section: &mut Section<'_>,
+    window: &mut WindowConfig,
+    waiters: usize,
+    report: &mut Report,
+) {
+    let limits = &mut window.limits;
     let capacity = Some(limits.capacity);
     match section.read(report, "capacity", capacity, |v| value::capacity(v, 1..=most::IDS)) {
         Some(capacity) => limits.capacity = capacity,
@@ -344,28 +382,8 @@ fn read_window(mut section: Section<'_>, waiters: usize, report: &mut Report) ->
         .read(report, "remember_delay", policy.delay, |v| value::duration(v, TICK..=most::REMEMBER_DELAY));
     policy.on_outage = section.read(report, "on_outage", policy.on_outage, |v| value::word(v, "refuse"));
     limits.mode = section.read(report, "mode", limits.mode, |v| value::word(v, "enforce"));
-    rules.in_doubt = section.read(report, "in_doubt", rules.in_doubt, |v| value::word(v, "forget"));
-    rules.republish = section.read(report, "republish", rules.republish, |v| value::word(v, "connection"));
-    rules.release = section.read(report, "release", rules.release, |v| value::word(v, "consumed"));
-    rules.missing_id = section.read(report, "missing_id", rules.missing_id, |v| value::word(v, "forward"));
-    rules.on_conflict = section.read(report, "on_conflict", rules.on_conflict, |v| value::word(v, "drop"));
-    let signals = &mut rules.signals;
-    signals.on_duplicate =
-        section.read(report, "on_duplicate", signals.on_duplicate, |v| value::word(v, "return"));
-    signals.duplicates_to = section
-        .read_optional(report, "duplicates_to", |v| value::exchange(value::text(v, "orders.duplicates")?))
-        .map(Arc::from);
-    signals.audit = section.read(report, "audit", signals.audit, value::boolean);
-    limits.refresh_on_duplicate = section.read(report, "refresh_on_duplicate", false, value::boolean);
     limits.waiters_per_id =
         section.read(report, "waiters_per_id", waiters, |v| value::count(v, 0..=most::WAITERS));
-    rules.forward_to = section
-        .read_optional(report, "forward_to", |v| value::exchange(value::text(v, "orders.backing")?))
-        .map(Arc::from);
-    rules.confirms = section.read(report, "confirms", rules.confirms, |v| value::word(v, "shadow"));
-    rules.verify_routing = section.read(report, "verify_routing", rules.verify_routing, value::boolean);
-    section.finish(report);
-    window
 }
 
 /// Returns where the id is: `id`, or what `preset` stands for.

@@ -1,12 +1,12 @@
 //! Reads `[[guard]]`: a window of the ids that consumers have acked.
 
-use super::check::{TICK, most, read_id};
+use super::check::{read_id, read_memory, read_named};
 use super::problem::Report;
 use super::raw::Section;
-use super::{Config, WindowConfig, value};
+use super::{Config, WindowConfig};
 use hapax_core::wire::IdSource;
 
-/// What a window judges.
+/// The kind of messages that a window judges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Judges {
@@ -55,47 +55,15 @@ pub(super) fn read(top: &mut Section<'_>, waiters: usize, report: &mut Report) -
 }
 
 fn read_guard(mut section: Section<'_>, waiters: usize, report: &mut Report) -> WindowConfig {
-    let begin = section.source();
-    let name = section.read_optional(report, "name", |v| value::name(value::text(v, "workers")?));
-    if !report.sources.contains_key(&section.path_of("name")) {
-        let what = format!("{} is missing", section.title_of("name"));
-        let fix = "give it a name, as in name = \"workers\": metrics and the API call it so";
-        report.problem(&begin, what, fix);
-    }
-    let mut guard = WindowConfig::named(name.as_deref().unwrap_or(""));
+    let mut guard = read_named(&mut section, "workers", "queue", report);
     guard.judges = Judges::Deliveries;
-    let (rules, limits) = (&mut guard.rules, &mut guard.limits);
-    let mut set = |key, slot: &mut _| {
-        if let Some(pattern) = section.read_optional(report, key, |v| value::pattern(value::text(v, "*")?)) {
-            *slot = pattern;
-        }
-    };
-    set("vhost", &mut guard.vhost);
-    set("queue", &mut guard.exchange);
-    rules.id = read_id(&mut section, IdSource::MessageId, report);
-    if rules.id == IdSource::Sequence {
+    guard.rules.id = read_id(&mut section, IdSource::MessageId, report);
+    if guard.rules.id == IdSource::Sequence {
         let what = format!("{} is \"sequence\", but a guard compares ids", section.title_of("id"));
         let fix = "write id = [\"header:x-hapax-producer\", \"header:x-hapax-sequence\"]";
         report.problem(&report.source(&section.path_of("id")), what, fix);
     }
-    match section.read(report, "capacity", Some(limits.capacity), |v| value::capacity(v, 1..=most::IDS)) {
-        Some(capacity) => limits.capacity = capacity,
-        None => guard.auto = true,
-    }
-    guard.weight = section.read(report, "weight", guard.weight, |v| {
-        value::count(v, 1..=most::WEIGHT).map(|weight| u32::try_from(weight).unwrap_or(u32::MAX))
-    });
-    limits.ttl = section.read(report, "ttl", limits.ttl, |v| value::duration(v, TICK..=most::TTL));
-    guard.engine = section.read(report, "engine", guard.engine, |v| value::word(v, "compact"));
-    guard.store = section.read(report, "store", guard.store, |v| value::word(v, "disk"));
-    let policy = &mut guard.policy;
-    policy.remember = section.read(report, "remember", policy.remember, |v| value::word(v, "async"));
-    policy.delay = section
-        .read(report, "remember_delay", policy.delay, |v| value::duration(v, TICK..=most::REMEMBER_DELAY));
-    policy.on_outage = section.read(report, "on_outage", policy.on_outage, |v| value::word(v, "refuse"));
-    limits.mode = section.read(report, "mode", limits.mode, |v| value::word(v, "enforce"));
-    limits.waiters_per_id =
-        section.read(report, "waiters_per_id", waiters, |v| value::count(v, 0..=most::WAITERS));
+    read_memory(&mut section, &mut guard, waiters, report);
     section.finish(report);
     guard
 }

@@ -224,23 +224,7 @@ fn write_window(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result 
     out.raw("id", show_id(&rules.id))?;
     out.word("scope", rules.scope)?;
     out.word("quota", rules.quota)?;
-    match window.auto {
-        true => out.string("capacity", "auto")?,
-        false => out.raw("capacity", limits.capacity)?,
-    }
-    if !window.auto {
-        writeln!(out.text, "# takes {} when it is full", about_bytes(warnings::window_bytes(window)))?;
-    }
-    out.raw("weight", window.weight)?;
-    out.duration("ttl", limits.ttl)?;
-    if rules.id != IdSource::Sequence {
-        out.word("engine", window.engine)?;
-    }
-    out.word("store", window.store)?;
-    out.word("remember", window.policy.remember)?;
-    out.duration("remember_delay", window.policy.delay)?;
-    out.word("on_outage", window.policy.on_outage)?;
-    out.word("mode", limits.mode)?;
+    write_memory(window, out)?;
     out.word("in_doubt", rules.in_doubt)?;
     out.word("missing_id", rules.missing_id)?;
     if rules.id == IdSource::Sequence {
@@ -271,22 +255,30 @@ fn write_guard(guard: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result {
     out.string("vhost", guard.vhost.as_str())?;
     out.string("queue", guard.exchange.as_str())?;
     out.raw("id", show_id(&rules.id))?;
-    match guard.auto {
+    write_memory(guard, out)?;
+    out.raw("waiters_per_id", limits.waiters_per_id)
+}
+
+/// Writes what a window or a guard remembers, where, and for how long.
+fn write_memory(window: &super::WindowConfig, out: &mut Out<'_>) -> fmt::Result {
+    let (limits, policy) = (&window.limits, &window.policy);
+    match window.auto {
         true => out.string("capacity", "auto")?,
         false => out.raw("capacity", limits.capacity)?,
     }
-    if !guard.auto {
-        writeln!(out.text, "# takes {} when it is full", about_bytes(warnings::window_bytes(guard)))?;
+    if !window.auto {
+        writeln!(out.text, "# takes {} when it is full", about_bytes(warnings::window_bytes(window)))?;
     }
-    out.raw("weight", guard.weight)?;
+    out.raw("weight", window.weight)?;
     out.duration("ttl", limits.ttl)?;
-    out.word("engine", guard.engine)?;
-    out.word("store", guard.store)?;
-    out.word("remember", guard.policy.remember)?;
-    out.duration("remember_delay", guard.policy.delay)?;
-    out.word("on_outage", guard.policy.on_outage)?;
-    out.word("mode", limits.mode)?;
-    out.raw("waiters_per_id", limits.waiters_per_id)
+    if window.rules.id != IdSource::Sequence {
+        out.word("engine", window.engine)?;
+    }
+    out.word("store", window.store)?;
+    out.word("remember", policy.remember)?;
+    out.duration("remember_delay", policy.delay)?;
+    out.word("on_outage", policy.on_outage)?;
+    out.word("mode", limits.mode)
 }
 
 /// Writes a size for people, with three digits.
