@@ -122,8 +122,7 @@ impl World {
         let state = Leash::new("exactly-once").unwrap();
         let front = Relay::start(rabbit.addr(), &front(&state.folder().join("state")));
         let back = Relay::start(rabbit.addr(), &back(&redis));
-        let mut direct = Raw::connect(rabbit.addr(), VHOST);
-        direct.open_channel(1);
+        let mut direct = direct(&rabbit);
         for queue in ["jobs", "ledger"] {
             direct.declare(1, queue, &[]);
             direct.bind(1, queue, ("amq.fanout", ""), &[]);
@@ -145,12 +144,13 @@ impl World {
         }
         what > 1
     }
+}
 
-    fn direct(&self) -> Raw {
-        let mut direct = Raw::connect(self.rabbit.addr(), VHOST);
-        direct.open_channel(1);
-        direct
-    }
+/// A client that no relay stands before.
+fn direct(rabbit: &Rabbit) -> Raw {
+    let mut direct = Raw::connect(rabbit.addr(), VHOST);
+    direct.open_channel(1);
+    direct
 }
 
 /// The relay before the producers: it remembers on disk which rows are stored.
@@ -395,7 +395,7 @@ fn from_an_outbox_to_an_effect() {
         }
     });
 
-    let stored = retry::held(&mut world.direct(), "ledger");
+    let stored = retry::held(&mut direct(&world.rabbit), "ledger");
     let mut report = Report { rows: rows.len(), ..Report::default() };
     for (n, outbox) in outboxes.iter().enumerate() {
         let outbox = outbox.lock().unwrap();

@@ -1,8 +1,8 @@
 //! Same id, other content: each rule of `on_conflict`, however the body comes.
 
 use super::desk::{Desk, SECOND, cut, m, publish, unheard};
+use super::late;
 use crate::support::frames::{Frames, Message, message};
-use crate::support::late::LateWindow;
 use crate::support::methods::{ack, nack, tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok};
 use crate::support::pair::Pair;
 use hapax_core::session::Sighted;
@@ -397,17 +397,7 @@ fn a_conflict_in_a_transaction_that_is_rolled_back_changes_nothing() {
 fn a_late_verdict_is_compared_too() {
     for rule in [OnConflict::Drop, OnConflict::Forward, OnConflict::Reject] {
         for whole in [true, false] {
-            let mut late = None;
-            let desk = Desk::around(
-                |plan| plan.rules.on_conflict = rule,
-                |window| {
-                    let window = LateWindow::new(window);
-                    late = Some(window.clone());
-                    window
-                },
-            )
-            .proving();
-            let late = late.expect("it was made");
+            let (desk, late) = late::late(|plan| plan.rules.on_conflict = rule);
             let mut pair = desk.confirming();
             unheard(&mut pair, m("a").publish(1));
             late.answer_next(0, pair.now());

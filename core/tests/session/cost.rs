@@ -2,9 +2,10 @@
 //! is for one collection that a client or the broker can fill.
 
 use super::desk::{Desk, SECOND, confirm, m};
+use super::late::late_as;
 use crate::support::cost::assert_linear;
 use crate::support::frames::{Frames, Message, message};
-use crate::support::late::{Late, LateWindow};
+use crate::support::late::Late;
 use crate::support::methods::{
     ack, ack_multiple, channel_open, channel_open_ok, consume, nack_multiple, publish_refused, queue_declare,
     tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok, tx_select, tx_select_ok,
@@ -21,18 +22,14 @@ const ALL: usize = 40_000;
 fn p17_cost_of_commits_that_are_remembered_late() {
     let how = Late { verdicts: false, commits: true, waits_on: true };
     let prepare = |n: usize| {
-        let mut late = None;
-        let desk = Desk::around(
-            |plan| {
-                plan.limits.capacity = ALL;
-                plan.settings.max_unresolved = 3 * ALL;
-            },
-            |window| late.insert(LateWindow::with(window, how)).clone(),
-        );
-        let mut pair = desk.proving().confirming();
+        let (desk, late) = late_as(how, |plan| {
+            plan.limits.capacity = ALL;
+            plan.settings.max_unresolved = 3 * ALL;
+        });
+        let mut pair = desk.confirming();
         pair.client_bytes(&ids(n));
         pair.to_upstream();
-        (late.unwrap(), pair, acks(1..=n))
+        (late, pair, acks(1..=n))
     };
     assert_linear("commits", N / 2, prepare, |(late, mut pair, acks)| {
         pair.upstream_bytes(&acks);

@@ -1,8 +1,8 @@
 //! What the publisher of a duplicate and others are told: each rule of `on_duplicate`, copies for `duplicates_to`, and lines for `audit`.
 
 use super::desk::{Desk, SECOND, cut, m, publish, unheard};
+use super::late;
 use crate::support::frames::{Frames, Message, message};
-use crate::support::late::LateWindow;
 use crate::support::methods::{
     ack, ack_multiple, channel_close, channel_close_ok, nack, tx_commit, tx_commit_ok, tx_rollback,
     tx_rollback_ok,
@@ -271,17 +271,7 @@ fn those_who_wait_are_told_when_the_outcome_is_known() {
 fn a_late_verdict_is_told_too() {
     for (rule, answer) in [(OnDuplicate::Return, m("a").told(1) + ack(1, 2)), (OnDuplicate::Nack, nack(1, 2))]
     {
-        let mut late = None;
-        let desk = Desk::around(
-            |plan| plan.rules.signals.on_duplicate = rule,
-            |window| {
-                let window = LateWindow::new(window);
-                late = Some(window.clone());
-                window
-            },
-        )
-        .proving();
-        let late = late.expect("it was made");
+        let (desk, late) = late::late(|plan| plan.rules.signals.on_duplicate = rule);
         let mut pair = desk.confirming();
         unheard(&mut pair, m("a").publish(1));
         late.answer_next(0, pair.now());
