@@ -4,9 +4,9 @@
 //!   sessions ──▶ a queue for each exchange, all within one bound ──▶ a task with a connection of its own ──▶ the broker
 //! ```
 //!
-//! A publisher never waits for this. What finds no room, and what the broker does not take, is left out and counted by [`Reason`]. Copies go to
-//! the vhost of the URI of `[duplicates]`, by Hapax's own user: what its rights allow is what the operator has configured. So a copy
-//! has nothing of its message that would use these rights in another way: no `user-id`, and no `CC` and `BCC`, which are further routing keys.
+//! A publisher never waits for this. Copies that find no room, or that the broker does not take, are left out and counted by [`Reason`]. Copies go to
+//! the vhost of the URI of `[duplicates]`, by Hapax's own user: what its rights allow is what the operator has configured. A copy
+//! therefore has nothing of its message that would use these rights in another way: no `user-id`, and no `CC` and `BCC`, which are further routing keys.
 //!
 //! A copy carries [`WINDOW`]. A publish that does is never copied: copies that come back through Hapax go round only once.
 
@@ -318,7 +318,7 @@ struct Flights {
     bytes: usize,
 }
 
-/// What the broker will say of a copy, and the bytes that it takes.
+/// The broker's answer to a copy, and the bytes that the copy takes.
 type Outcome = Pin<Box<dyn Future<Output = (lapin::Result<Confirmation>, usize)> + Send>>;
 
 impl Flights {

@@ -1,7 +1,7 @@
-//! What Hapax says of a publish that it has dropped, beside the answer to its publisher: lines in the log ([`audit`]), and copies
-//! for another exchange ([`copies`]).
+//! Tells others than its publisher of a publish that was dropped: by lines in the log ([`audit`]), and by copies for another exchange
+//! ([`copies`]).
 //!
-//! Nothing here slows a publisher. What can't be said in time is left out, and counted.
+//! Nothing here slows a publisher. A line or a copy that would have to wait too long is left out, and counted.
 
 mod audit;
 mod copies;
@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Who has sent a publish.
+/// The client that has sent a publish.
 #[derive(Clone, Copy, Debug)]
 pub struct Publisher<'a> {
     /// the address that the client connects from

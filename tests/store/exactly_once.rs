@@ -33,7 +33,7 @@ const CONSUMERS: usize = 3;
 const IN_FLIGHT: u64 = 50;
 /// Rows that have not taken effect, when the producers rest.
 const AHEAD: usize = 1_000;
-/// One in so many consumers' messages is its last one: it dies between its work and its ack.
+/// A consumer dies between its work and its ack at one in this many messages.
 const DIES: u64 = 300;
 /// An ack that was written this long before a kill has arrived before it, and been remembered.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
@@ -44,7 +44,7 @@ const STEP: Duration = Duration::from_secs(20);
 /// How long clients have at the end for the rest.
 const THE_REST: Duration = Duration::from_secs(120);
 
-/// What a producer's database knows: the rows of its outbox, and which of them are published.
+/// A producer's database: the rows of its outbox, and which of them are published.
 #[derive(Default)]
 struct Outbox {
     rows: u64,
@@ -77,7 +77,7 @@ struct Effect {
     acked: Option<Instant>,
 }
 
-/// What the consumers' database knows. A real one would refuse what it has seen; this one counts it.
+/// The consumers' database. A real one would refuse what it has seen; this one counts it.
 #[derive(Default)]
 struct Effects(Mutex<BTreeMap<String, Vec<Effect>>>);
 

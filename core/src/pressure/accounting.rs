@@ -610,7 +610,7 @@ impl Listener for Accounting {
     }
 }
 
-/// What happens in a window of sequences only.
+/// Counts what only a window of sequences can see.
 #[derive(Debug, Default)]
 struct Sequences {
     stale: Counter,

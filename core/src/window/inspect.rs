@@ -69,7 +69,7 @@ pub trait Inspect: Window {
     fn producers(&self, most: usize, containing: &str, now: Instant) -> Vec<ProducerFacts>;
     /// Returns one producer.
     fn producer(&self, producer: ProducerKey, now: Instant) -> Option<ProducerFacts>;
-    /// Makes everything about one producer unknown, and says whether it was known. What it has in flight stays in flight. `None`: this
+    /// Makes everything about one producer unknown, and says whether it was known. Its numbers in flight stay in flight. `None`: this
     /// window has ids.
     fn forget_producer(&self, producer: ProducerKey, now: Instant) -> Option<bool>;
     /// Returns what is known of the window's store; `None` for a window without one.

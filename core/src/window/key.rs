@@ -216,7 +216,7 @@ impl Scoped {
         digest.key()
     }
 
-    /// What a window knows the producer of this name by.
+    /// Returns the key by which a window knows the producer of this name.
     pub fn producer(&self, name: &[u8]) -> ProducerKey {
         let Scoped(mut digest) = *self;
         digest.tagged(b'q', name);

@@ -1,4 +1,4 @@
-//! What a window remembers in the memory of this process: ids, in an engine, or the numbers of producers.
+//! The part of a window that remembers: ids, in an engine, or the numbers of producers.
 
 use super::engine::{Engine, EngineKind, Entry, Gone, Stamp, Store};
 use super::producers::{Admission, Leaving, Producers, Refusal};
@@ -21,7 +21,7 @@ pub(super) enum Memory {
 /// The answer to a claim that is not in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Admitted {
-    /// It is not seen. What there is to say of its number.
+    /// It is not seen. These facts about its number are counted.
     Fresh(Leaving),
     /// It is seen, with this body.
     Seen(BodyDigest),
@@ -221,7 +221,7 @@ impl Memory {
         }
     }
 
-    /// Returns when what has to make room next was seen last.
+    /// Returns when the id or producer that has to make room next was seen last.
     pub(super) fn oldest(&self) -> Option<Stamp> {
         match self {
             Memory::Ids(ids) => ids.oldest(),
@@ -243,7 +243,7 @@ impl Memory {
     }
 }
 
-/// What [`Memory::remove`] has made unknown.
+/// The result of [`Memory::remove`].
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Removed {
     /// The claim was not seen.

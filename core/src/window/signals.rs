@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// What the publisher of a duplicate hears.
+/// The answer that the publisher of a duplicate hears.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDuplicate {
@@ -15,7 +15,7 @@ pub enum OnDuplicate {
     Return,
 }
 
-/// Who hears of the duplicates of a window, and how. By default only the publisher does, by an ordinary ack.
+/// The signals of a window: who hears of its duplicates, and how. By default only the publisher does, by an ordinary ack.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Signals {
     /// see [`OnDuplicate`]
@@ -39,7 +39,7 @@ impl Signals {
     }
 }
 
-/// What the publisher of a duplicate was told, in a window that tells it more than an ack.
+/// The answer that the publisher of a duplicate has got, in a window that tells it more than an ack.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Told {
     /// by a nack

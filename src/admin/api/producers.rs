@@ -142,7 +142,7 @@ pub(super) async fn show(
     facts.map(|facts| Json(facts.into())).ok_or_else(unknown)
 }
 
-/// Forget a producer: its numbers and its epoch. What it has in flight stays in flight
+/// Forget a producer: its numbers and its epoch. Its numbers in flight stay in flight
 #[utoipa::path(delete, path = "/api/v1/windows/{name}/producers/{key}", tag = "producers", security(("admin" = [])),
     params(("name" = String, Path, description = "the window's name"), ("key" = String, Path, description = "the producer's key, as the list shows it")),
     responses((status = 200, body = ForgottenProducer), (status = 400, body = ComplaintBody), (status = 401, body = ComplaintBody),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// How long they publish.
 const LASTS: Duration = Duration::from_secs(2);
-/// What a neighbour may wait. It was 10 s and more while a connection with something to read did not give way.
+/// A neighbour may wait this long. It was 10 s and more while a connection with something to read did not give way.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[test]

@@ -2,9 +2,9 @@
 //! published again.
 //!
 //! The key of the publish is made again from what the delivery shows: exchange, routing key and header. The deaths of a message (`x-death`)
-//! would show where it was published before, but any publisher can write them, and release ids of others by that. So a job that is done from a
-//! dead-letter queue keeps its id until the TTL is over. So it is, too, where the key depends on the user who has published, or on `BCC`, which nobody
-//! delivers.
+//! would show where it was published before, but any publisher can write them, and release ids of others by that. A job that is done from a
+//! dead-letter queue therefore keeps its id until the TTL is over. An id also stays where its key depends on the user who has published, or on
+//! `BCC`, which nobody delivers.
 
 use crate::session::{Shared, may_have_topics};
 use crate::window::{Claim, Release, Scope, Window};

@@ -527,8 +527,8 @@ impl Guard {
         self.judging.settles.flush(publisher, &mut cx.link.out.upstream);
     }
 
-    /// Notes that the broker has all unacked deliveries back, because the client is gone. What the client has acked before counts when its turn
-    /// comes, and the broker is not told.
+    /// Notes that the broker has all unacked deliveries back, because the client is gone. An ack that the client had
+    /// sent before still makes its id seen, but it is not passed on to the broker.
     pub(super) fn mute(&mut self) {
         self.judging.settles.mute();
     }

@@ -67,7 +67,7 @@ pub(super) struct Settles {
     transactions: Transactions,
     /// For each `basic.recover` without an answer: whether the client expects one.
     recovering: VecDeque<bool>,
-    /// The broker has all unacked deliveries back, so it is told nothing more.
+    /// The broker has all unacked deliveries back. No settle is sent any more.
     is_mute: bool,
 }
 
@@ -97,12 +97,12 @@ impl Settles {
         !self.recovering.is_empty()
     }
 
-    /// Returns true if the broker is told nothing more.
+    /// Returns true if no settle is sent to the broker any more.
     pub(super) fn is_mute(&self) -> bool {
         self.is_mute
     }
 
-    /// Tells the broker nothing more: it has all unacked deliveries back.
+    /// Sends no settle any more: the broker has all unacked deliveries back.
     pub(super) fn mute(&mut self) {
         self.is_mute = true;
     }

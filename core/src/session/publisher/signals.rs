@@ -68,7 +68,7 @@ pub(super) fn report(dropped: &Dropped<'_>, what: Sighted, cx: &mut Cx<'_>) {
     }));
 }
 
-/// Tells everybody of a publish that is dropped. Returns what is left to say to its client. `held`: the bytes of what waits on the
+/// Tells everybody of a publish that is dropped. Returns the answer that its client still has to get. `held`: the bytes of what waits on the
 /// channel.
 #[cold]
 pub(super) fn drop_told(

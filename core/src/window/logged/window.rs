@@ -239,7 +239,7 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
         Inspect::forget(self, claim, now);
     }
 
-    /// (If the claim is in flight, its commit is written all the same. Who reads the log takes it for seen, until its TTL is over.)
+    /// (If the claim is in flight, its commit is written all the same. A process that reads the log takes the id for seen until its TTL is over.)
     fn release(&self, claim: Claim, now: Instant) {
         self.inner.release(claim, now);
         Inspect::forget(self, claim, now);

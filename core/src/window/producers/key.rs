@@ -1,4 +1,4 @@
-//! What a window knows a producer by.
+//! The key by which a window knows a producer.
 
 use crate::window::Key;
 use std::fmt;

@@ -8,7 +8,7 @@
 //!                                  ──▶ Gap     numbers before it were never let through, and the window wants them first
 //! ```
 //!
-//! It knows nothing of what is in flight but how much. Whoever asks holds the lock of the number in the table of flights.
+//! It knows nothing of what is in flight but how much. The caller holds the lock of the number in the table of flights.
 
 mod holes;
 mod key;
@@ -59,7 +59,7 @@ impl Numbering {
     /// See [`Numbering::LEAST`].
     pub const MOST: usize = 16_384;
 
-    /// Estimates the bytes of a window with so many producers.
+    /// Estimates the bytes of a window with this many producers.
     pub fn bytes_at(self, producers: usize) -> usize {
         producers.saturating_mul(Producers::bytes_of_one(self.words()))
     }
@@ -84,7 +84,7 @@ pub enum Refusal {
     Gap,
 }
 
-/// What there is to say of a number that is let through.
+/// The facts that are counted about a number that is let through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Leaving {
     /// Numbers before it have never been let through.
@@ -149,7 +149,7 @@ impl Producers {
         }
     }
 
-    /// Returns the bytes of so many producers.
+    /// Returns the bytes of this many producers.
     pub(super) fn bytes_at(&self, capacity: usize) -> usize {
         capacity * Producers::bytes_of_one(self.words)
     }
@@ -210,7 +210,7 @@ impl Producers {
         self.lock(producer).unstore(producer, at)
     }
 
-    /// Makes everything about a producer unknown, and says whether it was known. What it has in flight stays in flight.
+    /// Makes everything about a producer unknown, and says whether it was known. Its numbers in flight stay in flight.
     pub(super) fn forget(&self, producer: ProducerKey, gone: &mut impl Gone) -> bool {
         self.change(producer, |shard| shard.forget(producer, gone))
     }

@@ -20,7 +20,7 @@ pub(super) struct Numbers {
     unknown_below: u64,
     /// One more than the highest number that was let through; 0 before the first.
     top: u64,
-    /// What is not stored of the numbers from `unknown_below` on that have no bit any more.
+    /// The numbers from `unknown_below` on that have no bit any more and are not stored.
     holes: Option<Box<Holes>>,
 }
 
@@ -109,7 +109,7 @@ impl Numbers {
         self.end.saturating_sub(places(bits))
     }
 
-    /// Moves the places up, so that this number has the last one. What leaves them without being stored is a hole.
+    /// Moves the places up, so that this number has the last one. A number that leaves them without being stored is a hole.
     fn move_to(&mut self, number: u64, bits: &mut [u64]) {
         let (base, end) = (self.base(bits), self.end);
         self.end = number.saturating_add(1);

@@ -262,7 +262,7 @@ impl Shard {
 
     // ---- the producers ---------------------------------------------------------------------------------------------
 
-    /// Makes everything about a producer unknown. What it has in flight stays in flight.
+    /// Makes everything about a producer unknown. Its numbers in flight stay in flight.
     pub(super) fn forget(&mut self, key: ProducerKey, gone: &mut impl Gone) -> bool {
         let Some(at) = self.places.get(&key).copied() else { return false };
         self.drop_producer(at, EvictionCause::Forget, gone);
@@ -365,7 +365,7 @@ impl Shard {
         at
     }
 
-    /// Evicts until there are at most so many, if those in flight let it, but only a few at a time.
+    /// Evicts producers with nothing in flight until there are at most `most`, but no more than `at_once` of them.
     fn make_room(&mut self, most: usize, at_once: usize, gone: &mut impl Gone) {
         for _ in 0..at_once {
             if self.records.len() <= most || self.oldest == NONE {
@@ -424,7 +424,7 @@ impl Shard {
         let words = self.words;
         self.bits.copy_within(last * words..(last + 1) * words, slot * words);
         self.bits.truncate(last * words);
-        // Who was the last one has another place now.
+        // The record that was the last one has another place now.
         let Some(moved) = self.records.get(slot) else { return };
         let (key, older, newer, is_free) = (moved.key, moved.older, moved.newer, moved.in_flight == 0);
         self.places.insert(key, at);
