@@ -27,6 +27,8 @@ const START: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Lines of the node's output that are shown when something goes wrong.
 const LOG_LINES: usize = 400;
+/// Lines that may wait to be written before the node leaves some out.
+const LOG_QUEUE: u32 = 1_000_000;
 const READY: &str = "Server startup complete";
 
 /// Why there is no node, or why it would not do what it was told.
@@ -209,7 +211,19 @@ impl Rabbit {
         self.environment(&mut command).stdin(Stdio::null()).stdout(console).stderr(Stdio::null());
         let child = spawn(&self.leash, &mut command)?;
         *lock(&self.server) = Some(child);
-        self.wait_until_ready(said)
+        self.wait_until_ready(said)?;
+        self.log_every_line()
+    }
+
+    /// Makes the node write each line of its log. By default it leaves lines out while more than 500 a second come, and many tests share
+    /// one node: a test that counts lines would miss some because of its neighbours.
+    fn log_every_line(&self) -> Result<(), Error> {
+        self.eval(&format!(
+            "[ok = logger:update_handler_config(Id, config, maps:merge(Config, \
+             #{{burst_limit_enable => false, drop_mode_qlen => {LOG_QUEUE}, flush_qlen => {LOG_QUEUE}}})) \
+             || #{{id := Id, config := #{{type := standard_io}} = Config}} <- logger:get_handler_config()], ok."
+        ))
+        .map(drop)
     }
 
     /// Lets the node live on without us.
