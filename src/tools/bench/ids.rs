@@ -55,6 +55,12 @@ impl Ids {
     }
 }
 
+/// The first half of all ids of a run.
+pub(super) fn fresh_run() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
 /// The digits of a counter.
 #[inline]
 pub(super) fn hex(counter: u64) -> [u8; COUNTER_LEN] {

@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::dial::{Dialed, Target};
+use super::ids::fresh_run;
 use super::message::{self, Shape};
 use super::now;
 use super::outlet::Batch;
@@ -150,7 +151,7 @@ fn prepare(load: &Load, first: bool, routing_key: &str) -> Result<Dialed, Error>
     }
     if first && load.consume {
         dialed.channel(CONSUMER)?;
-        consume(&mut dialed, CONSUMER, routing_key)?;
+        consume(&mut dialed, CONSUMER, routing_key, true)?;
     }
     if load.window > 0 {
         let select = confirm::AMQPMethod::Select(confirm::Select { nowait: false });
@@ -169,11 +170,11 @@ fn declare(dialed: &mut Dialed, name: &str) -> Result<(), Error> {
 }
 
 /// A consumer without acks.
-pub(super) fn consume(dialed: &mut Dialed, channel: u16, queue: &str) -> Result<(), Error> {
+pub(super) fn consume(dialed: &mut Dialed, channel: u16, queue: &str, no_ack: bool) -> Result<(), Error> {
     let consume = basic::Consume {
         queue: queue.into(),
         consumer_tag: "hapax-bench".into(),
-        no_ack: true,
+        no_ack,
         ..basic::Consume::default()
     };
     dialed.ask(channel, AMQPClass::Basic(basic::AMQPMethod::Consume(consume))).map(drop)
@@ -192,10 +193,4 @@ fn drain(dialed: &mut Dialed, name: &str) -> Result<u64, Error> {
     let cancel = basic::Cancel { consumer_tag: "hapax-bench".into(), nowait: false };
     dialed.ask(CONSUMER, AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)))?;
     Ok(dialed.delivered)
-}
-
-/// The first half of all ids of a run.
-fn fresh_run() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id())
 }

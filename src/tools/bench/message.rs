@@ -47,10 +47,21 @@ pub(super) fn publish(
         immediate: false,
     };
     let mut bytes = method(basic::AMQPMethod::Publish(publish));
-    let id = format!("{run:016x}{:016x}", 0);
+    let id = first_id(run);
     bytes.extend(content(shape, &id, frame_max));
-    let at = bytes.windows(ID_LEN).position(|window| window == id.as_bytes()).unwrap_or_default();
-    Template { bytes, at: at + ID_LEN - COUNTER_LEN }
+    let at = counter_in(&bytes, &id);
+    Template { bytes, at }
+}
+
+/// The id with which the counter of a run begins.
+fn first_id(run: u64) -> String {
+    format!("{run:016x}{:016x}", 0)
+}
+
+/// Where the counter of this id stands in a message.
+fn counter_in(bytes: &[u8], id: &str) -> usize {
+    let id_at = bytes.windows(ID_LEN).position(|window| window == id.as_bytes()).unwrap_or_default();
+    id_at + ID_LEN - COUNTER_LEN
 }
 
 /// Octets of a publish to a queue of our own, with all its frames.
@@ -63,8 +74,15 @@ pub(super) fn queue_name(run: u64) -> String {
     format!("hapax-bench-{run:016x}")
 }
 
-/// A delivery on this channel to this consumer; patched is its delivery-tag, eight octets.
-pub(super) fn deliver(shape: &Shape, channel: ChannelId, consumer: &str, frame_max: u32) -> Template {
+/// A delivery on this channel to this consumer; patched is its delivery-tag, eight octets. Returned beside it is where the second half of
+/// its message-id stands.
+pub(super) fn deliver(
+    shape: &Shape,
+    channel: ChannelId,
+    consumer: &str,
+    run: u64,
+    frame_max: u32,
+) -> (Template, usize) {
     let deliver = basic::Deliver {
         consumer_tag: consumer.into(),
         delivery_tag: 0,
@@ -73,9 +91,11 @@ pub(super) fn deliver(shape: &Shape, channel: ChannelId, consumer: &str, frame_m
         routing_key: "hapax-bench".into(),
     };
     let mut bytes = emit::method(channel, AMQPClass::Basic(basic::AMQPMethod::Deliver(deliver))).to_vec();
-    bytes.extend(on(channel, content(shape, &format!("{:032x}", 0), frame_max)));
+    let id = first_id(run);
+    bytes.extend(on(channel, content(shape, &id, frame_max)));
+    let counter = counter_in(&bytes, &id);
     // type, channel, size; class, method; the tag's length and the tag
-    Template { bytes, at: 7 + 4 + 1 + consumer.len() }
+    (Template { bytes, at: 7 + 4 + 1 + consumer.len() }, counter)
 }
 
 fn method(method: basic::AMQPMethod) -> Vec<u8> {
@@ -151,7 +171,8 @@ mod tests {
 
     #[test]
     fn a_delivery_has_its_tag_where_it_is_patched() {
-        let mut template = deliver(&Shape::default(), ChannelId(7), "consumer", 131_072);
+        let (mut template, counter) = deliver(&Shape::default(), ChannelId(7), "consumer", 0xabcd, 131_072);
+        assert_eq!(&template.bytes[counter - 16..counter + 16], b"000000000000abcd0000000000000000");
         template.bytes[template.at..template.at + 8].copy_from_slice(&258_u64.to_be_bytes());
         let frame = scan(&template.bytes, usize::MAX).unwrap().unwrap();
         let Some(AMQPClass::Basic(basic::AMQPMethod::Deliver(deliver))) = emit::parse_method(frame.payload)

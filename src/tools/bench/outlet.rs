@@ -39,8 +39,13 @@ impl Batch {
 
     /// Patches the first messages, one for each patch.
     pub(super) fn patch<const N: usize>(&mut self, patches: impl Iterator<Item = [u8; N]>) {
+        self.patch_at(self.at, patches);
+    }
+
+    /// Patches the first messages at another place.
+    pub(super) fn patch_at<const N: usize>(&mut self, at: usize, patches: impl Iterator<Item = [u8; N]>) {
         for (message, patch) in self.bytes.chunks_exact_mut(self.len).zip(patches) {
-            if let Some(slot) = message.get_mut(self.at..self.at + N) {
+            if let Some(slot) = message.get_mut(at..at + N) {
                 slot.copy_from_slice(&patch);
             }
         }

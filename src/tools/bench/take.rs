@@ -1,27 +1,29 @@
-//! A consumer and nothing else: takes a number of deliveries, as fast as they come.
+//! A consumer and nothing else: takes a number of deliveries, as fast as they come, and acks them if it is told to.
 
 use super::Error;
 use super::dial::{Dialed, Target};
 use super::load::consume;
 use super::now;
+use bytes::BytesMut;
 use hapax_core::wire::frame::limit;
 use hapax_core::wire::method::MethodId;
-use hapax_core::wire::{FrameKind, scan};
-use std::io::{ErrorKind, Read};
+use hapax_core::wire::{ChannelId, FrameKind, emit, scan};
+use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
 const READ_BYTES: usize = 256 << 10;
 
-/// Consumes from this queue, without acks, until `count` messages have come. Returns how long that took.
-pub(super) fn take(target: &Target, queue: &str, count: u64) -> Result<Duration, Error> {
+/// Consumes from this queue until `count` messages have come. Returns how long that took. With `acks`, each read is acked by one
+/// `basic.ack`.
+pub(super) fn take(target: &Target, queue: &str, count: u64, acks: bool) -> Result<Duration, Error> {
     let mut dialed = Dialed::open(target)?;
     dialed.channel(1)?;
     let started = now();
-    consume(&mut dialed, 1, queue)?;
+    consume(&mut dialed, 1, queue, !acks)?;
     let lost = |why: String| Error::Lost { address: target.address.clone(), doing: "consuming", why };
     let mut buffer = vec![0; READ_BYTES];
     let mut held = std::mem::take(&mut dialed.input);
-    let mut taken = dialed.delivered;
+    let (mut taken, mut acked) = (dialed.delivered, 0);
     if let Some(front) = buffer.get_mut(..held.len()) {
         front.copy_from_slice(&held);
     }
@@ -39,6 +41,12 @@ pub(super) fn take(target: &Target, queue: &str, count: u64) -> Result<Duration,
         }
         held.clear();
         held.extend_from_slice(all.get(at..).unwrap_or_default());
+        if acks && taken > acked {
+            let mut ack = BytesMut::new();
+            emit::ack(&mut ack, ChannelId(1), taken, true);
+            dialed.stream.write_all(&ack).map_err(|error| lost(error.to_string()))?;
+            acked = taken;
+        }
         if taken >= count {
             let took = now().duration_since(started);
             dialed.close();

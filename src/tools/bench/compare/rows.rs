@@ -19,6 +19,8 @@ pub(super) const ROUND_TRIPS: u64 = 20_000;
 pub(super) const BEFORE_RABBIT: u64 = 100_000;
 /// With one in flight, a message waits for the broker and for three processes to wake.
 const ONE_BEFORE_RABBIT: u64 = 10_000;
+/// A queue of the sink with a number of messages behind this.
+const DELIVERIES: &str = "hapax-bench-deliver:";
 const IDLE: u64 = 10_000;
 /// Files of a relay that are not for its idle connections.
 const OTHER_FILES: u64 = 200;
@@ -249,12 +251,12 @@ pub(super) fn deliveries(extent: Extent) -> Result<Row, Error> {
     let sink = Process::sink()?;
     let (relay, haproxy) = (Process::relay(sink.address(), "enforce")?, Process::haproxy(sink.address())?);
     let count = extent.messages(RUN);
-    let queue = format!("hapax-bench-deliver:{count}");
-    let run = |process: &Process| {
-        let (cpu, _) = process.cpu(|| take(&process.target(), &queue, count))?;
-        Ok(cpu * 1e6 / count as f64)
-    };
-    let pairs = alternate(extent, || run(&haproxy), || run(&relay))?;
+    let queue = format!("{DELIVERIES}{count}");
+    let pairs = alternate(
+        extent,
+        || cpu_of_take(&haproxy, &queue, count, false),
+        || cpu_of_take(&relay, &queue, count, false),
+    )?;
     Ok(Row {
         number: 10,
         what: "CPU per delivered message",
@@ -264,6 +266,39 @@ pub(super) fn deliveries(extent: Extent) -> Result<Row, Error> {
         goal: Goal::AtMost(1.3),
         note: None,
     })
+}
+
+/// Row 25: the same with acks, and a guard that is full: each ack of an id evicts another one.
+pub(super) fn guarded(extent: Extent) -> Result<Row, Error> {
+    let sink = Process::sink()?;
+    let window = format!(
+        "\n[[guard]]\nname = \"guard\"\nqueue = \"{DELIVERIES}*\"\ncapacity = {WINDOW}\nttl = \"1h\"\n"
+    );
+    let relay = Process::relay_with(sink.address(), &Settings { window, ..Settings::default() })?;
+    let haproxy = Process::haproxy(sink.address())?;
+    let queue = |count| format!("{DELIVERIES}{count}");
+    take(&relay.target(), &queue(FILLING), FILLING, true)?;
+    let count = extent.messages(RUN);
+    let pairs = alternate(
+        extent,
+        || cpu_of_take(&haproxy, &queue(count), count, true),
+        || cpu_of_take(&relay, &queue(count), count, true),
+    )?;
+    Ok(Row {
+        number: 25,
+        what: "CPU per guarded delivery and its ack, full guard",
+        against: "haproxy",
+        unit: "µs",
+        pairs,
+        goal: Goal::AtMost(3.0),
+        note: None,
+    })
+}
+
+/// Microseconds of processor time for each message that a consumer gets.
+fn cpu_of_take(process: &Process, queue: &str, count: u64, acks: bool) -> Result<f64, Error> {
+    let (cpu, _) = process.cpu(|| take(&process.target(), queue, count, acks))?;
+    Ok(cpu * 1e6 / count as f64)
 }
 
 /// Row 11.

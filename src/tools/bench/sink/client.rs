@@ -1,5 +1,6 @@
 //! One client of the sink.
 
+use super::super::ids::{fresh_run, hex};
 use super::super::message::{self, Shape};
 use super::super::now;
 use super::super::outlet::{Batch, Outlet};
@@ -51,6 +52,8 @@ struct Feed {
     channel: u16,
     consumer: String,
     batch: Batch,
+    /// where the second half of the message-id stands
+    counter: usize,
     next_tag: u64,
     left: u64,
 }
@@ -235,13 +238,21 @@ impl SinkClient {
                 }
             }
             Answer::Feed { consumer, count, method } => {
-                let template = message::deliver(&Shape::default(), ChannelId(number), &consumer, FRAME_MAX);
+                let (template, counter) =
+                    message::deliver(&Shape::default(), ChannelId(number), &consumer, fresh_run(), FRAME_MAX);
                 let batch = Batch::new(&template, usize::MAX);
                 if let Some(method) = method {
                     self.say(number, method);
                 }
                 if count > 0 {
-                    self.feeds.push(Feed { channel: number, consumer, batch, next_tag: 1, left: count });
+                    self.feeds.push(Feed {
+                        channel: number,
+                        consumer,
+                        batch,
+                        counter,
+                        next_tag: 1,
+                        left: count,
+                    });
                 }
             }
             Answer::Cancel { consumer, method } => {
@@ -281,8 +292,9 @@ impl SinkClient {
         for _ in 0..WRITES {
             let Some(feed) = self.feeds.first_mut() else { return Ok(()) };
             let wanted = usize::try_from(feed.left).unwrap_or(usize::MAX).min(feed.batch.room());
-            let first = feed.next_tag;
-            feed.batch.patch((first..first + wanted as u64).map(u64::to_be_bytes));
+            let tags = feed.next_tag..feed.next_tag + wanted as u64;
+            feed.batch.patch(tags.clone().map(u64::to_be_bytes));
+            feed.batch.patch_at(feed.counter, tags.map(hex));
             let sent = self.outlet.send(&mut self.stream, &feed.batch, wanted)?;
             feed.next_tag += sent as u64;
             feed.left -= sent as u64;
