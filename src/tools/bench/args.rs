@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::compare::CompareArgs;
+use super::compare::growth::GrowthArgs;
 use super::dial::Target;
 use super::load::{End, Load, Route};
 use super::message::Shape;
@@ -47,6 +48,9 @@ pub(super) enum BenchCommand {
     /// The table of the project's targets: Hapax against a TCP forwarder, on this machine
     #[command(hide = true)]
     Compare(CompareArgs),
+    /// How the cost of a message grows with the window and with the connections
+    #[command(hide = true)]
+    Growth(GrowthArgs),
 }
 
 /// The arguments of `hapax bench sink`.

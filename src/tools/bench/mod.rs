@@ -49,6 +49,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Error> {
         None => put(&args.load),
         Some(BenchCommand::Sink(args)) => sink::run(args.listen),
         Some(BenchCommand::Compare(args)) => compare::run(args),
+        Some(BenchCommand::Growth(args)) => compare::growth::run(args),
     }
 }
 

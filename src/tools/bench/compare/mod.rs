@@ -12,6 +12,8 @@
 //! median of the ratios is what counts. Everything listens on the loopback and ends with this process.
 
 mod awake;
+mod files;
+pub(super) mod growth;
 mod rows;
 mod stand;
 mod stores;

@@ -6,10 +6,10 @@ use super::super::load::Load;
 use super::super::take::take;
 use super::Extent;
 use super::awake::Awake;
+use super::files;
 use super::stand::{Process, Settings, WINDOW, cpu_of_load, put};
 use super::table::{Goal, Pairs, Row, middle};
 use hapax_testbed::rabbit::{self, Rabbit};
-use rustix::process::{Resource, getrlimit};
 
 /// Messages of a run in front of the sink. They take long enough that a clock tick (10 ms) of processor time is a small part.
 pub(super) const RUN: u64 = 2_000_000;
@@ -22,8 +22,6 @@ const ONE_BEFORE_RABBIT: u64 = 10_000;
 /// A queue of the sink with a number of messages behind this.
 const DELIVERIES: &str = "hapax-bench-deliver:";
 const IDLE: u64 = 10_000;
-/// Files of a relay that are not for its idle connections.
-const OTHER_FILES: u64 = 200;
 const MANY: usize = 1000;
 /// In flight on each of many connections.
 const MANY_WINDOW: u32 = 100;
@@ -215,9 +213,7 @@ pub(super) fn cpu_before_rabbit(extent: Extent, wanted: impl Fn(u8) -> bool) -> 
 /// Row 9. Each connection has a channel, and has nothing to do.
 pub(super) fn idle(extent: Extent) -> Result<Row, Error> {
     let wanted = extent.messages(IDLE);
-    // The relay opens two files for each connection, and has the same limit of files as this process.
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let count = wanted.min(files.saturating_sub(OTHER_FILES) / 2);
+    let count = files::connections(wanted);
     let sink = Process::sink()?;
     let relay = Process::relay(sink.address(), "enforce")?;
     let target = relay.target();
@@ -232,7 +228,10 @@ pub(super) fn idle(extent: Extent) -> Result<Row, Error> {
     let mut pairs = Pairs::default();
     pairs.push(each, 1.0);
     let note = match count < wanted {
-        true => format!("{count} connections: there may be {files} open files, and a relay has two for each"),
+        true => format!(
+            "{count} connections: there may be {} open files, and a relay has two for each",
+            files::limit()
+        ),
         false => format!("{count} connections"),
     };
     Ok(Row {

@@ -40,11 +40,11 @@ impl Pairs {
         self.0.push((ours, theirs));
     }
 
-    fn ours(&self) -> f64 {
+    pub(super) fn ours(&self) -> f64 {
         middle(self.0.iter().map(|pair| pair.0))
     }
 
-    fn theirs(&self) -> f64 {
+    pub(super) fn theirs(&self) -> f64 {
         middle(self.0.iter().map(|pair| pair.1))
     }
 
@@ -53,7 +53,7 @@ impl Pairs {
     }
 
     /// The median of the pairs' ratios, the least and the largest.
-    fn ratio(&self) -> (f64, f64, f64) {
+    pub(super) fn ratio(&self) -> (f64, f64, f64) {
         let ratios = self.ratios();
         let least = ratios.clone().fold(f64::INFINITY, f64::min);
         (middle(ratios.clone()), least, ratios.fold(f64::NEG_INFINITY, f64::max))
