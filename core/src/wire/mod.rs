@@ -1,12 +1,13 @@
 //! The wire format: AMQP 0-9-1 frames as views over bytes in a buffer that somebody else owns.
 //!
 //! Nothing here copies a payload or knows a connection. [`frame`] finds where frames begin and end. [`method`] reads
-//! the few methods of the hot path in place. [`properties`] finds the deduplication id in a content header. [`emit`]
+//! the few methods of the hot path in place, and [`consuming`] those about consumers. [`properties`] finds the deduplication id in a content header. [`emit`]
 //! writes the frames that Hapax itself sends. All other methods go through `amq-protocol`.
 
 #![deny(clippy::indexing_slicing)]
 
 mod bad_headers;
+pub mod consuming;
 mod death;
 pub mod emit;
 mod extra_keys;

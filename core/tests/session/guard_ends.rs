@@ -145,15 +145,13 @@ fn the_broker_cancels_a_consumer() {
 fn a_consumer_that_is_cancelled_without_an_answer_is_guarded_to_the_last() {
     let post = Post::new();
     let (mut one, mut pair) = amid(&post);
-    says(&mut pair, cancel_nowait(1, "c"), cancel_nowait(1, "c") + give_back(1, 3));
+    // Hapax asks for the answer: it comes after the last delivery.
+    says(&mut pair, cancel_nowait(1, "c"), cancel(1, "c") + give_back(1, 3));
     hidden(&mut pair, &job("b"), 4);
     says(&mut one, nack(1, 1), nack(1, 1));
     quiet(&mut pair);
-    for n in 0..1_000 {
-        let tag = format!("tag-{n}");
-        pair.client(consume_acking(1, "q", &tag) + cancel_nowait(1, &tag));
-    }
-    assert!(pair.session.memory().stuck < 100_000);
+    pair.upstream(cancel_ok(1, "c"));
+    quiet(&mut pair);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{Event, KeyMaker, Limits, Listener, LocalWindow, Mode, Rules, Window, Windows};
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub(super) struct Post {
     pub(super) window: Arc<LocalWindow>,
     pub(super) shared: Arc<Shared>,
+    guards: Arc<Guards>,
     events: Arc<Events>,
 }
 
@@ -30,7 +32,10 @@ impl Listener for Events {
 }
 
 #[derive(Debug)]
-struct Guards(Arc<dyn Window>);
+struct Guards {
+    window: Arc<dyn Window>,
+    are_there: AtomicBool,
+}
 
 impl Windows for Guards {
     fn find(&self, _: &[u8], _: &[u8]) -> Option<Arc<dyn Window>> {
@@ -38,11 +43,11 @@ impl Windows for Guards {
     }
 
     fn guard(&self, vhost: &[u8], queue: &[u8]) -> Option<Arc<dyn Window>> {
-        (vhost == b"/" && !queue.starts_with(b"free")).then(|| self.0.clone())
+        (self.has_guards(vhost) && !queue.starts_with(b"free")).then(|| self.window.clone())
     }
 
     fn has_guards(&self, vhost: &[u8]) -> bool {
-        vhost == b"/"
+        vhost == b"/" && self.are_there.load(Relaxed)
     }
 }
 
@@ -76,10 +81,16 @@ impl Post {
         };
         let events = Arc::new(Events::default());
         let window: Arc<LocalWindow> = LocalWindow::new(rules, limits, EngineKind::default(), events.clone());
-        let guards = Arc::new(Guards(wrap(window.clone())));
+        let guards = Arc::new(Guards { window: wrap(window.clone()), are_there: AtomicBool::new(true) });
         let (keys, users) = (KeyMaker::new((1, 2)), LoopbackUsers::new(["guest"]));
-        let shared = Arc::new(Shared::new(terms.settings, keys, guards, users, Arc::new(NoSessionListener)));
-        Post { window, shared, events }
+        let shared =
+            Arc::new(Shared::new(terms.settings, keys, guards.clone(), users, Arc::new(NoSessionListener)));
+        Post { window, shared, guards, events }
+    }
+
+    /// A reload brings the guards, or takes them away.
+    pub(super) fn show_guards(&self, are_there: bool) {
+        self.guards.are_there.store(are_there, Relaxed);
     }
 
     /// A connection to this vhost, channel 1 open.
@@ -169,9 +180,15 @@ pub(super) fn says(pair: &mut Pair, said: Frames, heard: Frames) {
 
 /// Makes an id seen: a consumer works on it and acks it.
 pub(super) fn done(post: &Post, id: &str) {
-    let mut pair = post.consumer();
+    done_in(post, "q", id);
+}
+
+/// The same, of this queue.
+pub(super) fn done_in(post: &Post, queue: &str, id: &str) {
+    let mut pair = post.pair();
+    begin(&mut pair, consume_acking(1, queue, "c"), "c");
     shown(&mut pair, &job(id), 1, 1);
     says(&mut pair, ack(1, 1), ack(1, 1));
-    assert!(post.is_seen(id));
+    assert!(post.is_seen_in(queue, id));
     drop(pair);
 }

@@ -25,6 +25,8 @@ mod guard_gets;
 mod guard_late;
 mod guard_model;
 mod guard_post;
+mod guard_tags;
+mod guard_tags_model;
 mod handshake;
 mod held;
 mod identity;

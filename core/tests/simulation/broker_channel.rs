@@ -2,7 +2,8 @@
 
 use super::content::{Assembler, Whole, body, body_of, compose, is_number};
 use super::ctx::Ctx;
-use super::jobs::{Jobs, PREFETCH, QUEUE};
+use super::jobs::{self, Jobs, PREFETCH, QUEUES};
+use super::schedule::instant;
 use super::streams::{Mark, Out, push};
 use super::truth::{LinkId, ROUTING_KEYS, Uid};
 use super::users::may_publish;
@@ -42,6 +43,20 @@ struct Job {
     done: bool,
 }
 
+/// The end of a delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Ack,
+    Drop,
+    GiveBack,
+}
+
+impl End {
+    fn nack(requeue: bool) -> End {
+        if requeue { End::GiveBack } else { End::Drop }
+    }
+}
+
 /// A channel of the model broker.
 #[derive(Debug)]
 pub struct BrokerChannel {
@@ -60,11 +75,11 @@ pub struct BrokerChannel {
     questions: u32,
     content: Assembler,
     consumer: Option<String>,
-    /// the consumer of jobs, and the jobs that it has not settled, by their tags; and those that it has in the open transaction: whether
-    /// they are acked or go back
-    worker: Option<String>,
-    unacked: Vec<(u64, u32)>,
-    settled: Vec<(u64, u32, bool)>,
+    /// the consumer of jobs and its queue, and the jobs that it has not settled, by their tags; and those that it has in the open
+    /// transaction: whether they are acked or go back
+    worker: Option<(String, usize)>,
+    unacked: Vec<(u64, jobs::Job)>,
+    settled: Vec<(u64, jobs::Job, bool)>,
     deliveries: u64,
     /// the connection has to end for what the client has done here
     pub outrage: Option<u16>,
@@ -169,29 +184,36 @@ impl BrokerChannel {
                 self.reply(queue_declare_ok(self.id, declare.queue.as_str()));
             }
             (A::Basic(basic::AMQPMethod::Consume(consume)), _) => {
-                let slot =
-                    if consume.queue.as_str() == QUEUE { &mut self.worker } else { &mut self.consumer };
-                *slot = Some(consume.consumer_tag.as_str().into());
-                self.reply(consume_ok(self.id, consume.consumer_tag.as_str()));
+                let tag = consume.consumer_tag.as_str();
+                match QUEUES.iter().position(|queue| *queue == consume.queue.as_str()) {
+                    Some(queue) => {
+                        let before = self.worker.replace((tag.into(), queue));
+                        if before.is_some() && !self.hostile {
+                            ctx.truth.broken('i', format!("link {}: the tag {tag} is not free", self.link));
+                        }
+                    }
+                    None => self.consumer = Some(tag.into()),
+                }
+                self.reply(consume_ok(self.id, tag));
             }
             (A::Basic(basic::AMQPMethod::Cancel(cancel)), _) => {
-                let slot = match self.worker.as_deref() == Some(cancel.consumer_tag.as_str()) {
-                    true => &mut self.worker,
-                    false => &mut self.consumer,
-                };
-                *slot = None;
+                let tag = cancel.consumer_tag.as_str();
+                match self.worker.as_ref().is_some_and(|(worker, _)| worker == tag) {
+                    true => self.worker = None,
+                    false => self.consumer = self.consumer.take().filter(|consumer| consumer != tag),
+                }
                 if !cancel.nowait {
                     self.reply(cancel_ok(self.id, cancel.consumer_tag.as_str()));
                 }
             }
             (A::Basic(basic::AMQPMethod::Ack(ack)), _) => {
-                self.settle_jobs(ack.delivery_tag, ack.multiple, true, ctx);
+                self.settle_jobs(ack.delivery_tag, ack.multiple, End::Ack, ctx);
             }
             (A::Basic(basic::AMQPMethod::Nack(nack)), _) => {
-                self.settle_jobs(nack.delivery_tag, nack.multiple, !nack.requeue, ctx);
+                self.settle_jobs(nack.delivery_tag, nack.multiple, End::nack(nack.requeue), ctx);
             }
             (A::Basic(basic::AMQPMethod::Reject(reject)), _) => {
-                self.settle_jobs(reject.delivery_tag, false, !reject.requeue, ctx);
+                self.settle_jobs(reject.delivery_tag, false, End::nack(reject.requeue), ctx);
             }
             _ if self.hostile => self.outrage = Some(540),
             (class, mode) => {
@@ -447,17 +469,17 @@ impl BrokerChannel {
     }
 
     fn deliver_job(&mut self, ctx: &mut Ctx) {
-        let Some(worker) = self.worker.clone() else { return };
-        let (id, message) = Jobs::next(ctx);
+        let Some((worker, queue)) = self.worker.clone() else { return };
+        let (job, message) = Jobs::next(queue, ctx);
         self.deliveries += 1;
-        self.unacked.push((self.deliveries, id));
+        self.unacked.push((self.deliveries, job));
         self.reply(message.deliver(self.id, &worker, self.deliveries));
     }
 
     /// As RabbitMQ does: a tag that is not unacked closes the channel.
-    fn settle_jobs(&mut self, tag: u64, multiple: bool, done: bool, ctx: &mut Ctx) {
+    fn settle_jobs(&mut self, tag: u64, multiple: bool, how: End, ctx: &mut Ctx) {
         let at = self.unacked.iter().position(|(own, _)| *own == tag);
-        let taken: Vec<(u64, u32)> = match at {
+        let taken: Vec<(u64, jobs::Job)> = match at {
             _ if multiple && tag == 0 => std::mem::take(&mut self.unacked),
             Some(at) if multiple => self.unacked.drain(..=at).collect(),
             Some(at) => vec![self.unacked.remove(at)],
@@ -468,9 +490,16 @@ impl BrokerChannel {
             }
         };
         taken.iter().for_each(|_| ctx.truth.count("guard: job settled"));
+        if how == End::Ack && self.mode != Mode::Tx {
+            for (_, job) in &taken {
+                if let Some(wrong) = ctx.truth.jobs.acked(*job, instant(ctx.now)) {
+                    ctx.truth.broken('p', format!("link {} channel {}: {wrong}", self.link, self.id));
+                }
+            }
+        }
         if self.mode == Mode::Tx {
-            self.settled.extend(taken.into_iter().map(|(tag, job)| (tag, job, done)));
-        } else if !done {
+            self.settled.extend(taken.into_iter().map(|(tag, job)| (tag, job, how != End::GiveBack)));
+        } else if how == End::GiveBack {
             ctx.truth.jobs.give_back(taken.into_iter().map(|(_, job)| job));
         }
     }
@@ -508,7 +537,7 @@ impl BrokerChannel {
 
     fn forget(&mut self, ctx: &mut Ctx) {
         let settled = self.settled.drain(..).map(|(tag, job, _)| (tag, job));
-        let mut back: Vec<(u64, u32)> = self.unacked.drain(..).chain(settled).collect();
+        let mut back: Vec<(u64, jobs::Job)> = self.unacked.drain(..).chain(settled).collect();
         back.sort_unstable();
         ctx.truth.jobs.give_back(back.into_iter().map(|(_, job)| job));
         self.worker = None;

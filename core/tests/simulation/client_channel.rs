@@ -3,7 +3,7 @@
 
 use super::content::{Assembler, Whole, body, body_of, compose};
 use super::ctx::Ctx;
-use super::jobs::QUEUE;
+use super::jobs::QUEUES;
 use super::plan::MILLI;
 use super::streams::{Mark, Out, push};
 use super::truth::{EXCHANGES, LinkId, Publish, Uid, What};
@@ -407,12 +407,7 @@ impl Channel {
     pub fn call(&mut self, ctx: &mut Ctx) {
         let name = format!("c{}", self.id);
         if ctx.plan.guards && ctx.rng.chance(500) {
-            let worker = format!("j{}", self.id);
-            self.works = !self.works;
-            match self.works {
-                true => self.ask(consume_acking(self.id, QUEUE, &worker), Reply::Consume),
-                false => self.ask(cancel(self.id, &worker), Reply::Cancel),
-            }
+            self.call_for_jobs(ctx);
         } else if ctx.rng.chance(500) {
             self.ask(queue_declare(self.id, "queue"), Reply::Declare);
         } else if self.consumes {
@@ -423,6 +418,24 @@ impl Channel {
             self.ask(consume(self.id, "queue", &name), Reply::Consume);
         }
         self.hold = ctx.rng.chance(500);
+    }
+
+    /// Begins to work on jobs, or ends, or goes on with those of any queue under the same tag at once.
+    fn call_for_jobs(&mut self, ctx: &mut Ctx) {
+        let (worker, queue) = (format!("j{}", self.id), ctx.rng.pick(&QUEUES));
+        let again = self.works && ctx.rng.chance(600);
+        if self.works && ctx.rng.chance(300) {
+            push(&mut self.out, cancel_nowait(self.id, &worker), vec![]);
+        } else if self.works {
+            self.ask(cancel(self.id, &worker), Reply::Cancel);
+        }
+        self.works = !self.works || again;
+        if self.works {
+            self.ask(consume_acking(self.id, queue, &worker), Reply::Consume);
+        }
+        if again {
+            ctx.truth.count("guard: a tag is used again");
+        }
     }
 
     /// Closes it, what is in flight or not.

@@ -75,7 +75,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 66] = [
+const MUST_HAPPEN: [&str; 67] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -99,6 +99,7 @@ const MUST_HAPPEN: [&str; 66] = [
     "dropped",
     "duplicate answered",
     "duplicate of one in doubt answered",
+    "guard: a tag is used again",
     "guard: given back",
     "guard: hidden",
     "guard: job shown",

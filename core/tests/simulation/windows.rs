@@ -2,7 +2,7 @@
 
 use super::content::{body_of_id, death_of, number_of, text_of};
 use super::ctx::{Ctx, Whose};
-use super::jobs::QUEUE;
+use super::jobs::QUEUES;
 use super::plan::{Micros, Plan, SECOND, WindowPlan};
 use super::schedule::{Event as SimEvent, Schedule, instant};
 use super::shelf::Shelf;
@@ -128,7 +128,7 @@ impl Windows for ByExchange {
     }
 
     fn guard(&self, vhost: &[u8], queue: &[u8]) -> Option<Arc<dyn Window>> {
-        let is_guarded = vhost == VHOST.as_bytes() && queue == QUEUE.as_bytes();
+        let is_guarded = vhost == VHOST.as_bytes() && QUEUES.iter().any(|name| name.as_bytes() == queue);
         self.1.clone().filter(|_| is_guarded).map(|guard| guard as _)
     }
 

@@ -226,6 +226,11 @@ pub fn give_back(id: u16, delivery_tag: u64) -> Frames {
     basic(id, basic::AMQPMethod::Nack(basic::Nack { delivery_tag, multiple: false, requeue: true }))
 }
 
+/// `basic.nack` that gives back all deliveries up to this one.
+pub fn give_back_multiple(id: u16, delivery_tag: u64) -> Frames {
+    basic(id, basic::AMQPMethod::Nack(basic::Nack { delivery_tag, multiple: true, requeue: true }))
+}
+
 /// `basic.reject`.
 pub fn reject(id: u16, delivery_tag: u64, requeue: bool) -> Frames {
     basic(id, basic::AMQPMethod::Reject(basic::Reject { delivery_tag, requeue }))

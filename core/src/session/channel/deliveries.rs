@@ -3,44 +3,38 @@
 //! A message takes several frames. Hapax puts nothing of its own (confirms, `channel.close`) between them, so this half knows
 //! where the message on its way is.
 //!
-//! Consumers are known by their tags: when their client is gone, they are cancelled, so that the broker sends nothing that
-//! nobody reads. When the process is about to end, those that ack are cancelled as well. A consumer is cancelled after its `basic.consume-ok`: RabbitMQ ends the connection with 541 if the
+//! When the client is gone, its [`Consumers`] are cancelled, so that the broker sends nothing that nobody reads. When the process is about to end, those that ack are cancelled as well. A consumer is cancelled after its `basic.consume-ok`: RabbitMQ ends the connection with 541 if the
 //! `basic.cancel` comes earlier. (Without one, because of the nowait bit, it may come at any time.)
 
+use super::consumers::{Change, Consumers, Reads, Recipient};
 use super::content::Content;
 use super::frames;
+use super::last_queue::LastQueue;
 use super::unacked::Unacked;
 use crate::session::cx::Cx;
+use crate::session::guard::{Guard, Guarded, Then};
 use crate::session::inbound::{Chunk, Inbound, Whole};
 use crate::session::outbox::{Lane, Piece, View};
+use crate::wire::ChannelId;
+use crate::wire::consuming::{Cancel, Consume, Get, consumer_tag};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Settle};
 use crate::wire::properties::ContentHeader;
-use crate::wire::{ChannelId, emit};
-use amq_protocol::protocol::{AMQPClass, basic};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-/// Bytes of a consumer: an estimate. Its tag has at most 255 bytes.
-const CONSUMER: usize = 320;
-
-/// A consumer of the client.
-#[derive(Clone, Copy, Debug)]
-struct Consumer {
-    /// The broker takes a `basic.cancel` for it.
-    may_be_cancelled: bool,
-    /// The broker takes each of its deliveries for acked (`no-ack`).
-    no_ack: bool,
-}
+/// The name by which RabbitMQ's direct replies are consumed. It is no queue.
+const DIRECT_REPLY: &[u8] = b"amq.rabbitmq.reply-to";
 
 /// The consumers of one channel, and what is on its way to the client.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Deliveries {
-    /// the client's consumers by their tags, in an order: a session writes the same whenever it was told the same
-    consumers: BTreeMap<String, Consumer>,
-    /// The client has had a consumer with `no-ack`.
-    some_no_ack: bool,
-    /// The `no-ack` of each `basic.consume` without a tag, and of each `basic.get`, that the broker has not answered.
-    unnamed: VecDeque<bool>,
+    consumers: Consumers,
+    /// The client has used `basic.consume`.
+    has_consumed: bool,
+    last_queue: LastQueue,
+    /// how many tags Hapax has drawn
+    drawn: u64,
+    /// the `no-ack` of each `basic.get` that the broker has not answered
     gets: VecDeque<bool>,
     unacked: Unacked,
     /// All unacked deliveries were given back for a client that is gone. Its acks that come to their turn after that mean nothing to the
@@ -69,10 +63,7 @@ impl Deliveries {
 
     /// Returns true if the client has got deliveries, or has asked for some.
     pub(super) fn has_begun(&self) -> bool {
-        !self.consumers.is_empty()
-            || !self.unnamed.is_empty()
-            || !self.gets.is_empty()
-            || self.unacked.newest() > 0
+        self.has_consumed || !self.gets.is_empty() || self.unacked.newest() > 0
     }
 
     /// Returns true if the broker must not be told of what the client settles: it has its deliveries back.
@@ -92,8 +83,7 @@ impl Deliveries {
 
     /// Returns the bytes that the consumers take.
     pub(super) fn memory(&self) -> usize {
-        let asked = self.unnamed.len() + self.gets.len();
-        self.consumers.len() * CONSUMER + self.coming.capacity() + self.unacked.memory() + asked
+        self.consumers.memory() + self.coming.capacity() + self.unacked.memory() + self.gets.len()
     }
 
     /// Returns true if the client has deliveries that it has not acked.
@@ -101,25 +91,78 @@ impl Deliveries {
         self.unacked.is_any()
     }
 
+    /// Returns the queue that the client has declared last.
+    pub(super) fn last_queue(&self) -> &LastQueue {
+        &self.last_queue
+    }
+
+    /// Returns true if a consumer that starts now is to be cancelled, too.
+    pub(super) fn are_unwanted(&self) -> bool {
+        self.unwanted
+    }
+
     // ---- from the client -------------------------------------------------------------------------------------------
 
-    /// Handles a method of the client that is about deliveries; ignores all others. `is_tx`: the channel is transactional.
+    /// Handles `queue.declare` of the client.
+    pub(super) fn recv_declare(&mut self, frame: View<'_>) {
+        self.last_queue.recv_declare(frame);
+    }
+
+    /// Handles `basic.consume` of the client. A consumer that gets no tag from the client gets one from Hapax if the broker's answer would not
+    /// tell it for sure.
+    pub(super) fn recv_consume(
+        &mut self,
+        channel: ChannelId,
+        frame: View<'_>,
+        guard: Option<&mut Guard>,
+        cx: &Cx<'_>,
+    ) -> Then {
+        (self.used, self.has_consumed) = (true, true);
+        let Ok(consume) = Consume::parse(frame.payload()) else { return Then::Forward };
+        let is_guarded = guard.is_some();
+        let is_direct = consume.queue == DIRECT_REPLY;
+        let reads =
+            guard.map_or(Reads::Unguarded, |guard| guard.recv_consume(&consume, &self.last_queue, cx));
+        let reads = if is_direct { Reads::DirectReplies } else { reads };
+        let Consume { tag, no_ack, nowait, .. } = consume;
+        let is_told = !tag.is_empty() || !nowait && !is_direct;
+        if !is_told && is_guarded {
+            self.drawn += 1;
+            let drawn = format!("hapax.ctag-{}", self.drawn);
+            self.consumers.push(drawn.as_bytes(), no_ack, reads, nowait);
+            return Then::Instead(frames::raw(channel, &consume.with_tag(drawn.as_bytes())));
+        }
+        // Without an answer nobody learns its tag. It counts as one that acks.
+        if !tag.is_empty() || !nowait {
+            self.consumers.push(tag, no_ack, reads, nowait);
+        }
+        Then::Forward
+    }
+
+    /// Handles `basic.cancel` of the client. Behind a guard the broker is always asked for an answer: it comes after the last delivery.
+    pub(super) fn recv_cancel(
+        &mut self,
+        frame: View<'_>,
+        guard: Option<&mut Guard>,
+        cx: &mut Cx<'_>,
+    ) -> Then {
+        let Ok(Cancel { tag, nowait }) = Cancel::parse(frame.payload()) else { return Then::Forward };
+        match guard.filter(|guard| guard.is_active()) {
+            _ if !nowait => _ = self.consumers.cancel(tag, false),
+            None => self.consumers.forget(tag),
+            Some(guard) => {
+                if let Some(number) = self.consumers.cancel(tag, true) {
+                    guard.consumer_gone(number, cx);
+                }
+                return Then::Instead(frames::without_bits(frame, Cancel::NOWAIT));
+            }
+        }
+        Then::Forward
+    }
+
+    /// Handles another method of the client, if it is about deliveries; ignores all others. `is_tx`: the channel is transactional.
     pub(super) fn recv_client(&mut self, id: MethodId, frame: View<'_>, is_tx: bool) {
         match id {
-            MethodId::BASIC_CONSUME => {
-                self.used = true;
-                if let Some(basic::AMQPMethod::Consume(consume)) = parse(frame) {
-                    let (tag, no_ack) = (consume.consumer_tag.as_str(), consume.no_ack);
-                    self.some_no_ack |= no_ack;
-                    if tag.is_empty() {
-                        // Without an answer nobody learns its tag. It counts as one that acks.
-                        self.unnamed.extend((!consume.nowait).then_some(no_ack));
-                    } else {
-                        let consumer = Consumer { may_be_cancelled: consume.nowait, no_ack };
-                        self.consumers.insert(tag.to_owned(), consumer);
-                    }
-                }
-            }
             MethodId::BASIC_ACK | MethodId::BASIC_NACK => {
                 if let Ok(settle) = Settle::parse(frame.payload()) {
                     self.unacked.recv(settle, is_tx);
@@ -130,10 +173,9 @@ impl Deliveries {
                     self.unacked.recv(settle, is_tx);
                 }
             }
-            MethodId::BASIC_CANCEL => self.recv_cancel(frame),
             MethodId::BASIC_GET => {
                 self.used = true;
-                if let Some(basic::AMQPMethod::Get(get)) = parse(frame) {
+                if let Ok(get) = Get::parse(frame.payload()) {
                     self.gets.push_back(get.no_ack);
                 }
             }
@@ -165,24 +207,21 @@ impl Deliveries {
         self.selecting = false;
     }
 
-    /// Handles `basic.consume-ok`. Returns true if this consumer and all others are to be cancelled.
-    pub(super) fn recv_consume_ok(&mut self, frame: View<'_>) -> bool {
-        if let Some(basic::AMQPMethod::ConsumeOk(ok)) = parse(frame) {
-            let tag = ok.consumer_tag.as_str();
-            if let Some(consumer) = self.consumers.get_mut(tag) {
-                consumer.may_be_cancelled = true;
-            } else {
-                let no_ack = self.unnamed.pop_front().unwrap_or_default();
-                self.consumers.insert(tag.to_owned(), Consumer { may_be_cancelled: true, no_ack });
-            }
+    /// Handles `queue.declare-ok`: consumers may read the queue already, by its empty name.
+    pub(super) fn recv_declare_ok(&mut self, frame: View<'_>, cx: &Cx<'_>) {
+        if let Some((declaration, name)) = self.last_queue.recv_declare_ok(frame) {
+            let find = || Guarded::find(cx.shared, cx.link.finder.vhost(), &name);
+            self.consumers.name(declaration, find);
         }
-        self.unwanted
     }
 
-    /// Handles `basic.cancel` of either side: the consumer is gone.
-    pub(super) fn recv_cancel(&mut self, frame: View<'_>) {
-        if let Some(basic::AMQPMethod::Cancel(cancel)) = parse(frame) {
-            self.consumers.remove(cancel.consumer_tag.as_str());
+    /// Handles `basic.consume-ok`, `basic.cancel-ok`, or `basic.cancel` of the broker.
+    pub(super) fn recv_change(&mut self, id: MethodId, frame: View<'_>) -> Change {
+        let Ok(tag) = consumer_tag(frame.payload()) else { return Change::default() };
+        match id {
+            MethodId::BASIC_CONSUME_OK => self.consumers.recv_consume_ok(tag),
+            MethodId::BASIC_CANCEL_OK => self.consumers.recv_cancel_ok(tag),
+            _ => self.consumers.recv_cancel(tag),
         }
     }
 
@@ -290,9 +329,10 @@ impl Deliveries {
         self.unacked.newest()
     }
 
-    /// Returns true if the broker takes this delivery for acked when it is sent.
-    pub(in crate::session) fn is_acked_when_sent(&self, deliver: View<'_>) -> bool {
-        self.some_no_ack && self.counts_as_acked(deliver)
+    /// Returns the consumer that this `basic.deliver` is for.
+    #[inline]
+    pub(in crate::session) fn recipient(&self, deliver: View<'_>) -> Recipient {
+        self.consumers.recipient(deliver.payload())
     }
 
     /// Handles that the broker has all unacked deliveries back.
@@ -303,21 +343,11 @@ impl Deliveries {
     /// Counts the delivery that begins with this `basic.deliver`.
     #[inline]
     fn count(&mut self, deliver: View<'_>) {
-        if self.some_no_ack && self.counts_as_acked(deliver) {
+        if self.consumers.is_acked_when_sent(deliver.payload()) {
             self.unacked.delivered_acked();
         } else {
             self.unacked.delivered();
         }
-    }
-
-    /// Returns true if what this consumer gets counts as acked. (Of a consumer that was cancelled meanwhile nobody knows that any more:
-    /// then it has to be acked.)
-    fn counts_as_acked(&self, deliver: View<'_>) -> bool {
-        let tag = deliver.payload().get(4..).and_then(|rest| {
-            let (length, rest) = rest.split_first()?;
-            std::str::from_utf8(rest.get(..usize::from(*length))?).ok()
-        });
-        tag.and_then(|tag| self.consumers.get(tag)).is_some_and(|consumer| consumer.no_ack)
     }
 
     // ---- when the process is about to end --------------------------------------------------------------------------
@@ -325,10 +355,7 @@ impl Deliveries {
     /// Cancels the consumers that ack what they get: they finish what they have, and get nothing new. (A consumer with `no-ack` goes on.
     /// It may wait for the reply to a question that another delivery has led to, and what it gets is lost if nobody reads it.)
     pub(super) fn cancel_acking(&mut self, channel: ChannelId, upstream: &mut Lane) {
-        let may_go = |_: &String, consumer: &mut Consumer| consumer.may_be_cancelled && !consumer.no_ack;
-        for (tag, _) in self.consumers.extract_if(.., may_go) {
-            upstream.push(frames::cancel(channel, tag));
-        }
+        self.consumers.stop(true, |tag| upstream.push(frames::cancel(channel, tag)));
     }
 
     // ---- when the client is gone -----------------------------------------------------------------------------------
@@ -336,9 +363,7 @@ impl Deliveries {
     /// Cancels all consumers: the channel stays open for outcomes only. Deliveries that were sent already stay unacked.
     pub(super) fn cancel(&mut self, channel: ChannelId, upstream: &mut Lane) {
         self.unwanted = true;
-        for (tag, _) in self.consumers.extract_if(.., |_, consumer| consumer.may_be_cancelled) {
-            upstream.push(frames::cancel(channel, tag));
-        }
+        self.consumers.stop(false, |tag| upstream.push(frames::cancel(channel, tag)));
     }
 
     /// Gives all deliveries that the client has not acked back to their queues.
@@ -347,12 +372,5 @@ impl Deliveries {
             self.given_back = true;
             upstream.push(frames::requeue_all(channel));
         }
-    }
-}
-
-fn parse(frame: View<'_>) -> Option<basic::AMQPMethod> {
-    match emit::parse_method(frame.payload()) {
-        Some(AMQPClass::Basic(method)) => Some(method),
-        _ => None,
     }
 }

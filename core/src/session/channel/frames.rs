@@ -1,10 +1,12 @@
 //! The frames that Hapax itself writes on a channel, besides confirms.
 
+use crate::session::outbox::View;
+use crate::wire::consuming::Cancel;
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::channel::{AMQPMethod as ChannelMethod, Close, CloseOk, Flow, Open};
 use amq_protocol::protocol::{AMQPClass, basic};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 /// Makes a `channel.open`.
 pub(super) fn open(channel: ChannelId) -> Bytes {
@@ -34,9 +36,24 @@ pub(super) fn close_ok(channel: ChannelId) -> Bytes {
 }
 
 /// Makes a `basic.cancel` that the broker does not answer.
-pub(super) fn cancel(channel: ChannelId, consumer_tag: String) -> Bytes {
-    let cancel = basic::Cancel { consumer_tag: consumer_tag.into(), nowait: true };
-    emit::method(channel, AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)))
+pub(super) fn cancel(channel: ChannelId, tag: &[u8]) -> Bytes {
+    raw(channel, &Cancel::nowait(tag))
+}
+
+/// Makes a method with this payload.
+pub(super) fn raw(channel: ChannelId, payload: &[u8]) -> Bytes {
+    let mut frame = BytesMut::new();
+    emit::raw_method(&mut frame, channel, payload);
+    frame.freeze()
+}
+
+/// Makes the same method without these bits, which are in the last octet of its payload.
+pub(in crate::session) fn without_bits(method: View<'_>, bits: u8) -> Bytes {
+    let mut frame = BytesMut::from(method.octets());
+    if let [.., last, _] = &mut frame[..] {
+        *last &= !bits;
+    }
+    frame.freeze()
 }
 
 /// Makes a `basic.nack` that puts all unacked deliveries of the channel back into their queues.

@@ -89,6 +89,19 @@ impl Halves {
         }
     }
 
+    /// Handles `basic.consume-ok`, `basic.cancel-ok`, or `basic.cancel` of the broker. A consumer that is gone gives
+    /// back what it has not been shown. Returns true if the client expects the method.
+    pub(super) fn recv_change(&mut self, id: MethodId, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
+        let change = self.deliveries.recv_change(id, frame);
+        if let Some(guard) = &mut self.guard
+            && !change.gone.is_empty()
+        {
+            change.gone.into_iter().for_each(|number| guard.consumer_gone(number, cx));
+            self.advance_guard(cx);
+        }
+        !change.is_own
+    }
+
     /// Ends the guard: reservations are given back, and acks that were held back are sent.
     pub(super) fn end_guard(&mut self, cx: &mut Cx<'_>) {
         let Halves { publisher, guard, .. } = self;

@@ -15,11 +15,13 @@
 //! before `tx.commit`, for a fresh upstream channel) are kept in order in the publisher's line; other channels go on.
 
 mod booked;
+mod consumers;
 mod content;
 mod declares;
 mod deliveries;
 mod frames;
 mod halves;
+mod last_queue;
 mod life;
 mod refused;
 mod round_trip;
@@ -27,7 +29,10 @@ mod settling;
 mod unacked;
 
 pub(in crate::session) use self::booked::Booked;
+pub(in crate::session) use self::consumers::{Reads, Recipient};
 pub(in crate::session) use self::deliveries::Deliveries;
+pub(in crate::session) use self::frames::without_bits;
+pub(in crate::session) use self::last_queue::{LastName, LastQueue};
 
 use self::content::Content;
 use self::halves::Halves;
@@ -263,7 +268,8 @@ impl Channel {
             }
             MethodId::QUEUE_DECLARE => {
                 cx.link.exclusive.recv_declare(frame);
-                return self.recv_consuming(id, frame, cx);
+                deliveries.recv_declare(frame);
+                self.halves.begin_guard(id, cx);
             }
             MethodId::QUEUE_DELETE => cx.link.exclusive.recv_delete(frame),
             MethodId::CHANNEL_FLOW => self.halves.round_trip.recv_client_flow(),
@@ -278,32 +284,36 @@ impl Channel {
     /// Handles a method that may be about deliveries.
     fn recv_consuming(&mut self, id: MethodId, frame: View<'_>, cx: &mut Cx<'_>) -> Result<(), Fault> {
         self.halves.begin_guard(id, cx);
-        let Halves { publisher, deliveries, guard, .. } = &mut self.halves;
-        let is_tx = publisher.ledger().is_tx();
-        let Some(guard) = guard else {
-            deliveries.recv_client(id, frame, is_tx);
-            // An ack that waited behind other frames while its client left would be one of an unknown tag.
-            if !deliveries.are_given_back() || !settles(id) {
-                cx.link.out.upstream.forward(frame);
-            }
-            return Ok(());
-        };
-        match guard.recv_client(id, frame, is_tx, cx)? {
-            guard::Then::Forward => {
-                deliveries.recv_client(id, frame, is_tx);
-                cx.link.out.upstream.forward(frame);
-            }
-            guard::Then::Done => deliveries.recv_client(id, frame, is_tx),
-            guard::Then::Instead(method) if id == MethodId::BASIC_GET => {
-                deliveries.note_use();
-                cx.link.out.upstream.push(method);
-            }
-            guard::Then::Instead(method) => {
-                deliveries.recv_client(id, View::whole(&method), is_tx);
-                cx.link.out.upstream.push(method);
-            }
+        match self.then_of(id, frame, cx)? {
+            guard::Then::Forward => cx.link.out.upstream.forward(frame),
+            guard::Then::Instead(method) => cx.link.out.upstream.push(method),
+            guard::Then::Done => {}
         }
         Ok(())
+    }
+
+    /// Handles a method that may be about deliveries. Returns how it goes on.
+    fn then_of(&mut self, id: MethodId, frame: View<'_>, cx: &mut Cx<'_>) -> Result<guard::Then, Fault> {
+        let channel = self.halves.id();
+        let Halves { publisher, deliveries, guard, .. } = &mut self.halves;
+        let is_tx = publisher.ledger().is_tx();
+        match (id, guard.as_deref_mut()) {
+            (MethodId::BASIC_CONSUME, guard) => return Ok(deliveries.recv_consume(channel, frame, guard, cx)),
+            (MethodId::BASIC_CANCEL, guard) => return Ok(deliveries.recv_cancel(frame, guard, cx)),
+            (_, Some(guard)) => {
+                let then = guard.recv_client(id, frame, is_tx, deliveries.last_queue(), cx)?;
+                match (id, &then) {
+                    // The guard knows what it has asked for.
+                    (MethodId::BASIC_GET, guard::Then::Instead(_)) => deliveries.note_use(),
+                    _ => deliveries.recv_client(id, frame, is_tx),
+                }
+                return Ok(then);
+            }
+            (_, None) => deliveries.recv_client(id, frame, is_tx),
+        }
+        // An ack that waited behind other frames while its client left would be one of an unknown tag.
+        let is_void = deliveries.are_given_back() && settles(id);
+        Ok(if is_void { guard::Then::Done } else { guard::Then::Forward })
     }
 
     // ---- late answers ----------------------------------------------------------------------------------------------
@@ -414,6 +424,12 @@ impl Channel {
 
     /// Handles a frame of the upstream that is for the client, as nearly all are.
     fn recv_for_client(&mut self, kind: FrameKind, id: Option<MethodId>, frame: View<'_>, cx: &mut Cx<'_>) {
+        if let Some(id @ (MethodId::BASIC_CONSUME_OK | MethodId::BASIC_CANCEL_OK | MethodId::BASIC_CANCEL)) =
+            id
+            && !self.recv_change(id, frame, cx)
+        {
+            return;
+        }
         let Halves { publisher, deliveries, guard, .. } = &mut self.halves;
         if let Some(guard) = guard
             && guard.recv_upstream(kind, id, frame, deliveries, cx)
@@ -436,13 +452,10 @@ impl Channel {
                     return;
                 }
             }
-            Some(MethodId::BASIC_CONSUME_OK) => {
-                if deliveries.recv_consume_ok(frame) && self.life.is_open_or_settling() {
-                    self.halves.let_deliveries_go(cx);
-                }
+            Some(MethodId::QUEUE_DECLARE_OK) => {
+                cx.link.exclusive.recv_declare_ok(frame);
+                deliveries.recv_declare_ok(frame, cx);
             }
-            Some(MethodId::BASIC_CANCEL) => deliveries.recv_cancel(frame),
-            Some(MethodId::QUEUE_DECLARE_OK) => cx.link.exclusive.recv_declare_ok(frame),
             Some(MethodId::CHANNEL_FLOW_OK) if self.halves.round_trip.recv_flow_ok() => return,
             Some(MethodId::EXCHANGE_DECLARE_OK) => self.halves.declares.recv_declare_ok(cx),
             Some(_) | None => {}
@@ -452,6 +465,16 @@ impl Channel {
         }
         self.flush(cx);
         self.halves.forward_to_client(kind, id, frame, cx);
+    }
+
+    /// Handles `basic.consume-ok`, `basic.cancel-ok`, or `basic.cancel` of the broker. Returns true if the client expects it.
+    fn recv_change(&mut self, id: MethodId, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
+        let is_expected = self.halves.recv_change(id, frame, cx);
+        let is_new = id == MethodId::BASIC_CONSUME_OK;
+        if is_new && self.halves.deliveries.are_unwanted() && self.life.is_open_or_settling() {
+            self.halves.let_deliveries_go(cx);
+        }
+        is_expected
     }
 
     // ---- ends ------------------------------------------------------------------------------------------------------

@@ -127,7 +127,8 @@ impl Refused {
             // After a return, the ack that follows does not mean that the message is stored.
             Some(MethodId::BASIC_RETURN) => halves.deliveries.hold_return(frame),
             Some(MethodId::BASIC_CONSUME_OK) => {
-                if halves.deliveries.recv_consume_ok(frame) && self.is_open_upstream() {
+                drop(halves.deliveries.recv_change(MethodId::BASIC_CONSUME_OK, frame));
+                if halves.deliveries.are_unwanted() && self.is_open_upstream() {
                     halves.let_deliveries_go(cx);
                 }
             }

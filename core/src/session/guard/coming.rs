@@ -1,6 +1,6 @@
 //! The frames of a delivery, as they come one by one, or whole in a read.
 
-use super::queues::Id;
+use super::guarded::Id;
 use super::settles::tag_of;
 use super::withheld::{Facts, Known, Withheld};
 use crate::session::candidate::body_of;

@@ -1,7 +1,7 @@
 //! The client's `basic.get`s. A hidden message is no answer: the broker is asked again, and the client's later `basic.get`s may be
 //! answered before that. The client gets its answers in the order of its questions.
 
-use super::queues::Guarded;
+use super::guarded::Guarded;
 use super::withheld::Withheld;
 use crate::session::outbox::Piece;
 use crate::window::Reservation;

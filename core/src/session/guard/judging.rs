@@ -4,7 +4,6 @@
 use super::copies::Copies;
 use super::gets::{Gets, Reply};
 use super::line::Line;
-use super::queues::Guarded;
 use super::settles::Settles;
 use super::withheld::{Facts, For, Known, Withheld};
 use crate::session::cx::Cx;
@@ -251,8 +250,10 @@ impl Judging {
         }
     }
 
-    pub(super) fn take_back(&mut self, gone: &Arc<Guarded>, cx: &mut Cx<'_>) {
-        let is_of = |withheld: &Withheld| withheld.facts.by.as_ref().is_some_and(|by| Arc::ptr_eq(by, gone));
+    /// Gives back what this consumer has not been shown: it gets nothing any more. The broker has taken the deliveries to a consumer that does
+    /// not ack for acked, so they would be lost; they are shown.
+    pub(super) fn take_back(&mut self, gone: u64, cx: &mut Cx<'_>) {
+        let is_of = |withheld: &Withheld| withheld.facts.consumer == gone;
         let mut back = self.line.take(is_of);
         self.advance_line(cx);
         for (waits, copies) in self.copies.take_groups(is_of) {
@@ -262,7 +263,9 @@ impl Judging {
             self.go_on(stays, Known::Ask, cx);
         }
         for withheld in back {
-            if withheld.facts.acks && !self.settles.is_recovering() {
+            if !withheld.facts.acks {
+                self.make_ready(withheld, None);
+            } else if !self.settles.is_recovering() {
                 self.settles.give_back(withheld.facts.upstream);
             }
         }

@@ -15,10 +15,10 @@ mod coming;
 mod consumed;
 mod copies;
 mod gets;
+mod guarded;
 mod judging;
 mod line;
 mod methods;
-mod queues;
 mod settles;
 mod tags;
 mod withheld;
@@ -26,14 +26,15 @@ mod withheld;
 use self::coming::{Coming, id_of, write_with_tag};
 use self::consumed::Releases;
 use self::gets::Reply;
+pub(super) use self::guarded::Guarded;
+use self::guarded::Id;
 use self::judging::Judging;
-use self::queues::{Id, Queues};
 pub(super) use self::settles::is_settle;
 use self::settles::tag_of;
 use self::tags::Shown;
 use self::withheld::{Arrival, Facts, For, Known, Withheld};
 use super::candidate::{body_of, header_of};
-use super::channel::Deliveries;
+use super::channel::{Deliveries, LastName, LastQueue, Reads, Recipient, without_bits};
 use super::cx::Cx;
 use super::fault::Fault;
 use super::inbound::{Chunk, Inbound, Whole};
@@ -41,6 +42,7 @@ use super::outbox::View;
 use super::publisher::Publisher;
 use crate::window::{ForgetCause, HINTED, Reservation, Ticket, Verdict};
 use crate::wire::ChannelId;
+use crate::wire::consuming::{Consume, Get};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::MethodId;
 use crate::wire::properties::{ContentHeader, IdValue};
@@ -67,7 +69,6 @@ pub(super) struct Guard {
     is_active: bool,
     /// The client hears of no delivery any more.
     is_over: bool,
-    queues: Queues,
     releases: Releases,
     coming: Coming,
     judging: Judging,
@@ -80,7 +81,6 @@ impl Guard {
             id,
             is_active: false,
             is_over: false,
-            queues: Queues::default(),
             releases: Releases::default(),
             coming: Coming::default(),
             judging: Judging::new(id),
@@ -100,8 +100,8 @@ impl Guard {
 
     /// Returns the bytes that it takes. Only clients can end that.
     pub(super) fn memory(&self) -> usize {
-        let watched = self.releases.memory() + self.queues.memory();
-        size_of::<Guard>() + watched + self.judging.memory() + self.coming.memory()
+        let kept = self.judging.memory() + self.coming.memory();
+        size_of::<Guard>() + self.releases.memory() + kept
     }
 
     /// Returns when [`Guard::handle_timeout`] has something to do.
@@ -111,33 +111,35 @@ impl Guard {
 
     // ---- from the client -------------------------------------------------------------------------------------------
 
-    /// Handles a method of the client.
+    /// Handles `basic.consume` of the client. Returns what its consumer reads.
+    pub(super) fn recv_consume(&mut self, consume: &Consume<'_>, last: &LastQueue, cx: &Cx<'_>) -> Reads {
+        self.is_active = true;
+        match (consume.queue, last.name()) {
+            _ if consume.is_of_stream() => Reads::Unguarded,
+            (b"", LastName::Coming(declaration)) => Reads::Unnamed(*declaration),
+            (queue, _) => guard_of(queue, last, cx).map_or(Reads::Unguarded, Reads::Guarded),
+        }
+    }
+
+    /// Handles another method of the client. `last`: the queue that it has declared last.
     pub(super) fn recv_client(
         &mut self,
         id: MethodId,
         frame: View<'_>,
         is_tx: bool,
+        last: &LastQueue,
         cx: &mut Cx<'_>,
     ) -> Result<Then, Fault> {
         match id {
-            MethodId::QUEUE_DECLARE => self.queues.recv_declare(frame),
-            MethodId::BASIC_CONSUME => {
-                self.is_active = true;
-                let vhost = cx.link.finder.vhost();
-                if let Some(consume) = methods::consume_of(frame)
-                    && let Some(consume) = self.queues.recv_consume(consume, cx.shared, vhost)
-                {
-                    return Ok(Then::Instead(methods::consume(self.id, consume)));
-                }
-            }
             MethodId::BASIC_GET => {
                 self.is_active = true;
-                let Some(get) = methods::get_of(frame) else { return Ok(Then::Forward) };
-                let guarded = self.queues.guard_of(get.queue.as_str(), cx.shared, cx.link.finder.vhost());
-                let no_ack = get.no_ack;
+                let Ok(Get { queue, no_ack }) = Get::parse(frame.payload()) else {
+                    return Ok(Then::Forward);
+                };
+                let guarded = guard_of(queue, last, cx);
                 // The broker must not take it for acked: it may have to go back.
                 let method = match &guarded {
-                    Some(_) => methods::get(self.id, get),
+                    Some(_) => without_bits(frame, Get::NO_ACK),
                     None => Bytes::copy_from_slice(frame.octets()),
                 };
                 self.judging.gets.push(guarded, no_ack, method.clone());
@@ -146,12 +148,6 @@ impl Guard {
             id if is_settle(id) && self.is_active => {
                 let done = self.judging.settles.recv_settle(id, frame.payload(), is_tx, cx)?;
                 return Ok(done.map_or(Then::Forward, |()| Then::Done));
-            }
-            MethodId::BASIC_CANCEL => {
-                if let Some(gone) = methods::unanswered_cancel(frame).and_then(|tag| self.queues.leaves(&tag))
-                {
-                    self.judging.take_back(&gone, cx);
-                }
             }
             MethodId::BASIC_RECOVER | MethodId::BASIC_RECOVER_ASYNC
                 if self.is_active && self.judging.settles.is_mute() =>
@@ -190,10 +186,6 @@ impl Guard {
         cx: &mut Cx<'_>,
     ) -> bool {
         match (kind, id) {
-            (_, Some(MethodId::QUEUE_DECLARE_OK)) => {
-                self.queues.recv_declare_ok(frame, cx.shared, cx.link.finder.vhost());
-                false
-            }
             (_, Some(MethodId::TX_COMMIT_OK | MethodId::TX_ROLLBACK_OK)) => self.recv_tx_ended(cx),
             _ if !self.is_active => false,
             (_, Some(MethodId::BASIC_DELIVER | MethodId::BASIC_GET_OK)) => {
@@ -208,14 +200,6 @@ impl Guard {
                     self.judging.gets.reply(number, Reply::Empty(frame.compact()));
                 }
                 true
-            }
-            (_, Some(MethodId::BASIC_CONSUME_OK)) => {
-                self.queues.recv_consume_ok(frame);
-                false
-            }
-            (_, Some(MethodId::BASIC_CANCEL | MethodId::BASIC_CANCEL_OK)) => {
-                self.recv_cancelled(frame, cx);
-                false
             }
             (_, Some(MethodId::BASIC_RECOVER_OK)) => {
                 self.judging.drop_withheld();
@@ -241,14 +225,12 @@ impl Guard {
     fn facts_of(&mut self, method: View<'_>, deliveries: &Deliveries) -> Option<Facts> {
         let (at, upstream) = tag_of(method)?;
         let facts = if at > 4 {
-            let consumer = method.payload().get(5..at)?;
-            let no_ack = deliveries.is_acked_when_sent(method);
-            let by = self.queues.of_consumer(consumer).map(Arc::clone);
-            Facts { upstream, acks: !no_ack, counts: !no_ack, to: For::Consumer, by, id: None }
+            let Recipient { number: consumer, no_ack, by } = deliveries.recipient(method);
+            Facts { upstream, acks: !no_ack, counts: !no_ack, to: For::Consumer, consumer, by, id: None }
         } else {
             let (number, by, no_ack) = self.judging.gets.answered()?;
             let acks = by.is_some() || !no_ack;
-            Facts { upstream, acks, counts: !no_ack, to: For::Get(number), by, id: None }
+            Facts { upstream, acks, counts: !no_ack, to: For::Get(number), consumer: 0, by, id: None }
         };
         if facts.acks && !self.is_over {
             self.judging.settles.tags.delivered(upstream);
@@ -510,11 +492,9 @@ impl Guard {
 
     // ---- ends ------------------------------------------------------------------------------------------------------
 
-    /// Handles that a consumer is gone: what it has not been shown goes back to the queue. It may still settle the rest.
-    fn recv_cancelled(&mut self, frame: View<'_>, cx: &mut Cx<'_>) {
-        if let Some(gone) = methods::cancelled_of(frame).and_then(|tag| self.queues.cancelled(&tag)) {
-            self.judging.take_back(&gone, cx);
-        }
+    /// Handles that this consumer is gone: what it has not been shown goes back to the queue. It may still settle the rest.
+    pub(super) fn consumer_gone(&mut self, number: u64, cx: &mut Cx<'_>) {
+        self.judging.take_back(number, cx);
     }
 
     /// Handles that the channel ends, or that its client does: reservations are given back, and later deliveries are dropped. Acks that were held
@@ -546,5 +526,14 @@ impl Guard {
             Coming::Collecting(withheld, ..) => Coming::swallowing(withheld.left),
             other => other,
         };
+    }
+}
+
+/// Returns the guard of the queue with this name, if it has one. An empty name is the queue that was declared last.
+fn guard_of(name: &[u8], last: &LastQueue, cx: &Cx<'_>) -> Option<Arc<Guarded>> {
+    match (name, last.name()) {
+        (b"", LastName::Known(last)) => Guarded::find(cx.shared, cx.link.finder.vhost(), last),
+        (b"", _) => None,
+        (name, _) => Guarded::find(cx.shared, cx.link.finder.vhost(), name),
     }
 }

@@ -1,6 +1,6 @@
 //! A delivery that the client has not been shown: its facts, and its frames where they have to be kept.
 
-use super::queues::Guarded;
+use super::guarded::Guarded;
 use crate::session::outbox::{Piece, View};
 use crate::window::Ticket;
 use crate::window::{Claim, Memo, Verdict};
@@ -31,6 +31,8 @@ pub(super) struct Facts {
     /// the client has to settle it
     pub(super) counts: bool,
     pub(super) to: For,
+    /// the number of its consumer; 0: none that is known
+    pub(super) consumer: u64,
     /// the guard of its queue
     pub(super) by: Option<Arc<Guarded>>,
     /// its id, and for how long that is remembered

@@ -125,7 +125,8 @@ impl Link {
             && id.as_str().starts_with("job-")
         {
             ctx.truth.count("guard: job shown");
-            if let Some(wrong) = ctx.truth.jobs.shown(id.as_str(), instant(ctx.now)) {
+            let queue = header.properties.app_id().as_ref().map(|queue| queue.as_str()).unwrap_or_default();
+            if let Some(wrong) = ctx.truth.jobs.shown(queue, id.as_str(), instant(ctx.now)) {
                 ctx.truth.broken('p', format!("link {}: {wrong}", self.id));
             }
         }
