@@ -1,6 +1,8 @@
 //! The guard of consumers in front of a real RabbitMQ: consumers that die, queues with two copies of each message, and a process that is
 //! killed.
 
+mod tags;
+
 use super::clients;
 use crate::e2e::raw::{Publish, Raw, Told};
 use crate::e2e::site::Site;
