@@ -132,7 +132,7 @@ fn php_amqplib() -> Command {
     command
 }
 
-fn celery() -> Command {
+pub(crate) fn celery() -> Command {
     static READY: OnceLock<()> = OnceLock::new();
     python(&READY, "celery")
 }

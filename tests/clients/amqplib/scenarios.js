@@ -426,6 +426,30 @@ const blocked = {
   },
 };
 
+// The effects of a worker: lines of a file. JOBS_FATE says at which delivery it is killed, amid its work ("amid:4") or after it ("done:4").
+const worker = {
+  async work_until_killed() {
+    const channel = await (await connect()).createChannel();
+    await channel.prefetch(1);
+    let count = 0;
+    await channel.consume(env.JOBS_QUEUE, (job) => {
+      const id = job.properties.messageId;
+      count += 1;
+      const die = (how) => {
+        if (`${how}:${count}` !== env.JOBS_FATE) return;
+        fs.appendFileSync(`${env.JOBS_FOLDER}/deaths`, `${how} ${id}\n`);
+        process.kill(process.pid, 'SIGKILL');
+        for (;;);
+      };
+      die('amid');
+      fs.appendFileSync(`${env.JOBS_FOLDER}/effects`, `${id}\n`);
+      die('done');
+      channel.ack(job);
+    });
+    await once(channel, 'close');
+  },
+};
+
 const ask = async (what) => {
   console.log(`? ${what}`);
   const input = readline.createInterface({ input: process.stdin });
@@ -435,7 +459,7 @@ const ask = async (what) => {
 
 const main = async () => {
   const [group, only] = process.argv.slice(2);
-  for (const [name, scenario] of Object.entries({ base, dedup, blocked }[group])) {
+  for (const [name, scenario] of Object.entries({ base, dedup, worker, blocked }[group])) {
     if (only && only !== name) continue;
     try {
       await scenario();

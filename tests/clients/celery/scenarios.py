@@ -73,6 +73,11 @@ def end():
     seen.note("end")
 
 
+@app.task(name="job")
+def job(number):
+    EFFECTS.work(job.request.id)
+
+
 def count(queue):
     with Connection(URL) as connection:
         return connection.default_channel.queue_declare(queue, passive=True).message_count
@@ -128,11 +133,37 @@ def sent_twice_runs_once():
     expect(dict(got), wanted)
 
 
+EFFECTS = None
+
+
+def publish_jobs():
+    """Two copies of each task."""
+    for number in 2 * list(range(int(os.environ["JOBS_FATE"]))):
+        job.apply_async(args=[number], task_id=f"job-{number}", queue=os.environ["JOBS_QUEUE"])
+
+
+def work_until_killed():
+    global EFFECTS
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+    from effects import Effects
+
+    # It acks a task at some time after it has run.
+    EFFECTS = Effects(late_acks=True)
+    app.conf.worker_prefetch_multiplier = 1
+    app.worker_main(["worker", "--pool=solo", "--without-heartbeat", "--without-gossip", "--without-mingle",
+                     "--loglevel=ERROR", "-Q", os.environ["JOBS_QUEUE"], "-n", f"w{os.getpid()}@%h"])
+
+
+# What only a guard does, for `tests/relay/guard`: each runs alone.
+JOBS = {"publish": publish_jobs, "worker": work_until_killed}
+
 GROUPS = {"base": [each_retry_runs, replaced_task_runs], "dedup": [sent_twice_runs_once]}
 
 
 def main():
     group, only = (sys.argv[1:] + [None])[:2]
+    if group in JOBS:
+        return JOBS[group]()
     good = True
     for scenario in GROUPS[group]:
         if only not in (None, scenario.__name__):

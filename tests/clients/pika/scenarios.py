@@ -567,6 +567,22 @@ class Worker:
             self.connection.process_data_events(time_limit=0.1)
 
 
+def work_until_killed():
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+    from effects import Effects
+
+    effects = Effects()
+
+    def work(channel, method, properties, _):
+        effects.work(properties.message_id)
+        channel.basic_ack(method.delivery_tag)
+
+    channel = connect().channel()
+    channel.basic_qos(prefetch_count=1)
+    channel.basic_consume(os.environ["JOBS_QUEUE"], work)
+    channel.start_consuming()
+
+
 def jobs_are_written_once():
     scene = Scene("jobs")
     queue = "jobs-pika"
@@ -646,6 +662,7 @@ GROUPS = {
         duplicate_raises_an_unroutable_error_with_319,
     ],
     "guard": [jobs_are_written_once],
+    "worker": [work_until_killed],
     "blocked": [blocked_and_unblocked],
 }
 

@@ -1,6 +1,7 @@
 //! The guard of consumers in front of a real RabbitMQ: consumers that die, queues with two copies of each message, and a process that is
 //! killed.
 
+mod effects;
 mod tags;
 
 use super::clients;
