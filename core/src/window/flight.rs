@@ -81,23 +81,11 @@ impl Shard {
         }
     }
 
-    /// Makes a reservation that is to replace what is seen of its key. The key is not in flight, or is seen as well: then who has
-    /// held it is beside from now on.
+    /// Makes a reservation that is to replace what is seen of its key, if it is seen. The key must not be in flight.
     pub(super) fn supersede(&mut self, key: Key, is_seen: bool) -> Turn {
         let turn = self.turns.draw();
         let supersedes = if is_seen { SUPERSEDES } else { 0 };
-        match self.flights.entry(key) {
-            Entry::Vacant(free) => {
-                free.insert(Flight { waiters: None, turn: turn.0 << TURN | supersedes });
-            }
-            Entry::Occupied(mut flight) => {
-                self.overtaken += 1;
-                let flight = flight.get_mut();
-                let before = flight.turn();
-                flight.place_beside(before);
-                flight.turn = turn.0 << TURN | supersedes;
-            }
-        }
+        self.flights.insert(key, Flight { waiters: None, turn: turn.0 << TURN | supersedes });
         turn
     }
 
@@ -401,6 +389,11 @@ impl Flight {
         self.turn |= RELEASED;
     }
 
+    /// Returns true if a consumer has acked the message of the holder, whose commit is on its way.
+    pub(super) fn is_released(&self) -> bool {
+        self.turn & RELEASED != 0
+    }
+
     /// Takes that note.
     fn take_released(&mut self) -> bool {
         let is_released = self.turn & RELEASED != 0;
@@ -410,9 +403,7 @@ impl Flight {
 
     /// Puts a reservation beside the holder. If the key was seen, too, that was the message before.
     fn place_beside(&mut self, turn: Turn) {
-        if turn != Turn::NOBODY {
-            self.waiters.get_or_insert_default().beside.insert(turn);
-        }
+        self.waiters.get_or_insert_default().beside.insert(turn);
         if self.is_seen() {
             self.turn = self.turn & !SEEN | REPUBLISH;
         }

@@ -345,8 +345,8 @@ pub trait Window: Send + Sync + std::fmt::Debug {
         ticket: Ticket,
     ) -> Verdict;
     /// Asks for a verdict on a publish whose id is seen with another body, and which is to be forwarded all the same. `body` is its own. The
-    /// verdict is `Fresh` if the id is still seen with another body, or not seen any more. The old body stays remembered until the
-    /// reservation is committed. `Duplicate` says that the id was stored with this body meanwhile.
+    /// verdict is `Fresh` if the id is still seen with another body, or not seen any more, and nothing of it is in flight. The old body
+    /// stays remembered until the reservation is committed. `Duplicate` says that the id was stored with this body meanwhile.
     fn supersede(
         self: Arc<Self>,
         ask: Ask,

@@ -338,6 +338,10 @@ impl<L: Listener + ?Sized> Table<L> {
             flight.supersedes_nothing();
             self.remove(claim, now, EvictionCause::Expired);
         }
+        // Those who wait are duplicates of the message in flight. This one came after a consumer had acked that message, so it is none.
+        if flight.is_released() {
+            return Judgement::Crowded;
+        }
         match flight.queue(mailbox, ticket, self.waiters_per_id, instant) {
             true => Judgement::Queued,
             false => Judgement::Crowded,
@@ -367,15 +371,18 @@ impl<L: Listener + ?Sized> Table<L> {
     ) -> Judgement {
         let (key, now) = (claim.key(), self.clock.stamp(instant));
         let mut shard = self.flights.lock(key);
-        if let Some(flight) = shard.flights.get_mut(&key).filter(|flight| !flight.is_seen()) {
-            return self.wait(claim, flight, (now, instant), mailbox, ticket);
-        }
+        let flight = shard.flights.get_mut(&key);
         let seen = self.memory.peek(claim);
         if let Some(entry) = seen.filter(|entry| !entry.is_expired(now))
+            && flight.as_ref().is_none_or(|flight| flight.is_seen())
             && body.is_known()
             && !entry.body.differs(body)
         {
             return Judgement::Duplicate(entry.body);
+        }
+        // Nobody knows the body of a message in flight here. It may be this one, whatever else is seen of the key.
+        if let Some(flight) = flight {
+            return self.wait(claim, flight, (now, instant), mailbox, ticket);
         }
         let turn = shard.supersede(key, seen.is_some());
         self.hold(claim, now);

@@ -192,6 +192,30 @@ fn copies_of_a_conflict_share_one_fate() {
     assert_eq!(conflicts(&desk), 2);
 }
 
+/// A message of the id is in flight, and another one of it is stored beside it. What is stored says nothing of the one in flight.
+#[test]
+fn a_copy_of_a_conflict_in_flight_waits_whatever_else_is_stored() {
+    let desk = desk(OnConflict::Forward);
+    let (mut first, mut one, mut two) = (desk.confirming(), desk.confirming(), desk.confirming());
+    publish(&mut first, &m("a"));
+    // Its consumer publishes it again, which waits for nobody.
+    first.upstream(other("a").deliver(1, "c", 1));
+    first.to_client();
+    publish(&mut first, &other("a"));
+    first.upstream(ack(1, 2));
+    first.to_client();
+    let third = m("a").body("third");
+    unheard(&mut one, third.publish(1));
+    first.upstream(ack(1, 1));
+    one.pump();
+    assert_eq!(one.to_upstream(), third.publish(1));
+    unheard(&mut two, third.publish(1));
+    one.upstream(ack(1, 1));
+    two.pump();
+    assert_eq!((two.to_client(), two.to_upstream()), (ack(1, 1), Frames::none()));
+    assert_eq!(desk.in_flight(), 0);
+}
+
 /// It waits for one in flight whose body is another.
 #[test]
 fn those_who_wait_are_compared_when_the_outcome_is_known() {

@@ -115,6 +115,31 @@ fn who_waits_meanwhile_is_a_duplicate() {
     assert!(!desk.is_seen("job"));
 }
 
+/// The job is done, and the broker has not confirmed it. The next one may not be published yet, and must not be taken for it.
+#[test]
+fn the_next_job_is_no_duplicate_of_one_that_is_done_and_not_confirmed() {
+    let desk = desk();
+    let (mut first, mut next, mut plain) = (desk.confirming(), desk.confirming(), desk.pair());
+    let mut worker = acking(&desk);
+    publish(&mut first, &m("job"));
+    deliver(&mut worker, &m("job"), 1);
+    worker.client(ack(1, 1));
+    next.client(m("job").publish(1));
+    assert_eq!((next.to_client(), next.to_upstream()), (nack(1, 1), Frames::none()));
+    // Without confirms it waits until it may go.
+    plain.client(m("job").publish(1));
+    assert_eq!(plain.to_upstream(), Frames::none());
+    first.upstream(ack(1, 1));
+    assert_eq!(first.to_client(), ack(1, 1));
+    plain.advance(std::time::Duration::from_millis(20));
+    assert!(plain.to_upstream().len() >= 3, "it is forwarded");
+    next.client(m("job").publish(1));
+    assert_eq!(next.to_upstream(), Frames::none(), "that one is in flight, and not done");
+    plain.upstream(ack(1, 1));
+    next.pump();
+    assert_eq!(next.to_client(), ack(1, 2));
+}
+
 /// One that was not stored after all was not the consumed one.
 #[test]
 fn a_publish_that_is_nacked_leaves_no_note_for_the_next() {
