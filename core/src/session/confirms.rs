@@ -15,7 +15,7 @@
 use super::answers::Answers;
 use super::by_tag::ByTag;
 use super::entry::{Entry, Hears, Outcome};
-use super::returns::{Outstanding, Returned, Returns, Shown, Told};
+use super::returns::{Outstanding, ReturnKey, Returned, Returns, Shown, Told};
 use super::runs::{Runs, is_same_exchange};
 use super::unremembered::Deadline;
 use crate::window::{ForgetCause, Reservation, Reservations};
@@ -114,14 +114,16 @@ impl Confirms {
         self.entries.newest_mut()
     }
 
+    /// Returns true if a publish looks exactly like this return.
+    pub(super) fn looks_like(&mut self, shown: &Shown) -> bool {
+        let entries = &self.entries;
+        self.returns.holds(shown, || known_by_claim(entries))
+    }
+
     /// Marks the publishes that a return may mean. Says who hears of it, and whether a publish looks exactly like it.
     pub(super) fn returned(&mut self, shown: &Shown) -> (Hears, bool) {
         let entries = &self.entries;
-        let all = || {
-            let known = |(tag, entry): (u64, &Entry)| Some((entry.return_key()?, tag));
-            Outstanding { publishes: entries.iter().filter_map(known), of: entries.len() }
-        };
-        let Returned { exact, marked, alike, told } = self.returns.recv(shown, all);
+        let Returned { exact, marked, alike, told } = self.returns.recv(shown, || known_by_claim(entries));
         let body =
             marked.first().and_then(|tag| Some(self.entries.get_mut(*tag)?.body())).unwrap_or_default();
         for tag in marked {
@@ -229,4 +231,10 @@ impl Confirms {
     fn went_to(&self, tag: u64) -> WentTo<'_> {
         WentTo { exchanges: &self.exchanges, old: &self.old_exchanges, tag }
     }
+}
+
+/// Returns the publishes that a return shows by their claims, with their tags.
+fn known_by_claim(entries: &ByTag<Entry>) -> Outstanding<impl Iterator<Item = (ReturnKey, u64)>> {
+    let known = |(tag, entry): (u64, &Entry)| Some((entry.return_key()?, tag));
+    Outstanding { publishes: entries.iter().filter_map(known), of: entries.len() }
 }

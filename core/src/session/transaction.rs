@@ -3,7 +3,7 @@
 use super::blame::Blame;
 use super::entry::{Entry, Hears};
 use super::held_returns::HeldReturns;
-use super::returns::{Outstanding, Returned, Returns, Shown, Told};
+use super::returns::{Outstanding, ReturnKey, Returned, Returns, Shown, Told};
 use super::rights::Right;
 use super::runs::{Runs, is_same_exchange};
 use crate::window::{
@@ -43,6 +43,12 @@ impl Ended {
             Ended::Commit(batch) | Ended::Rollback(batch) => batch,
         }
     }
+}
+
+/// Returns the publishes that a return shows by their claims, with their places.
+fn known_by_claim(entries: &[Entry]) -> Outstanding<impl Iterator<Item = (ReturnKey, u64)>> {
+    let known = |(entry, place): (&Entry, u64)| Some((entry.return_key()?, place));
+    Outstanding { publishes: entries.iter().zip(0..).filter_map(known), of: entries.len() }
 }
 
 /// The transactions of one tx channel.
@@ -140,15 +146,21 @@ impl Transactions {
         self.end(Ended::Rollback(batch));
     }
 
+    /// Returns true if a publish of the transaction that is being committed looks exactly like this return.
+    pub(super) fn looks_like(&mut self, shown: &Shown) -> bool {
+        let Some(Ended::Commit(Batch { entries, returns, .. })) = self.ended.front_mut() else {
+            return false;
+        };
+        returns.holds(shown, || known_by_claim(entries))
+    }
+
     /// Handles a return, which belongs to the transaction that is being committed, as
     /// [`super::confirms::Confirms::returned`].
     pub(super) fn returned(&mut self, shown: &Shown) -> (Hears, bool) {
         let Some(Ended::Commit(Batch { entries, returns, .. })) = self.ended.front_mut() else {
             return (Hears::Unknown, false);
         };
-        let known = |(entry, place): (&Entry, u64)| Some((entry.return_key()?, place));
-        let all = || Outstanding { publishes: entries.iter().zip(0..).filter_map(known), of: entries.len() };
-        let Returned { exact, marked, alike, told } = returns.recv(shown, all);
+        let Returned { exact, marked, alike, told } = returns.recv(shown, || known_by_claim(entries));
         let at = |place: u64| usize::try_from(place).ok();
         let first = marked.first().and_then(|place| entries.get(at(*place)?));
         let body = first.map(Entry::body).unwrap_or_default();

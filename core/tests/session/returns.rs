@@ -3,6 +3,7 @@
 use super::desk::{Desk, m, publish};
 use crate::support::frames::{Frames, Message, message};
 use crate::support::methods::{ack, nack, tx_commit, tx_commit_ok, tx_select, tx_select_ok};
+use crate::support::pair::Pair;
 use amq_protocol::protocol::BasicProperties;
 use amq_protocol::types::AMQPValue;
 use hapax_core::window::{Event, ForgetCause};
@@ -92,6 +93,33 @@ fn p04_a_return_of_a_bypassed_message_is_not_that_of_another_with_its_id() {
     publish(&mut pair, &judged);
     pair.upstream(bypassed.returned(1) + ack(1, 3) + ack(1, 4));
     assert!(desk.is_seen("a"), "it was the other one");
+}
+
+/// Hapax selects confirms when the first message is judged. Returns of messages before that may come later.
+#[test]
+fn p04_a_return_of_a_message_from_before_confirms_is_that_of_no_other() {
+    for first_ack in [1, 2] {
+        let desk = Desk::new();
+        let mut pair = desk.pair();
+        let plain = |body: &str| message("x", "k").mandatory().body(body).publish(1);
+        says_unchanged(&mut pair, plain("one") + plain("two"));
+        pair.client(m("a").mandatory().publish(1) + m("b").mandatory().publish(1));
+        pair.to_upstream();
+        let returned = message("x", "k").mandatory().body("one").returned(1);
+        pair.upstream(returned.clone() + ack(1, first_ack));
+        assert_eq!(pair.to_client(), returned);
+        pair.upstream(ack(1, 3 - first_ack));
+        assert!(desk.is_seen("a") && desk.is_seen("b"), "neither has come back");
+        // Nothing from before can come back any more.
+        publish(&mut pair, &m("c").mandatory());
+        pair.upstream(returned + ack(1, 3));
+        assert!(!desk.is_seen("c"), "nobody knows whose return that was");
+    }
+}
+
+fn says_unchanged(pair: &mut Pair, frames: Frames) {
+    pair.client(frames.clone());
+    assert_eq!((pair.to_upstream(), pair.to_client()), (frames, Frames::none()));
 }
 
 /// With the body as id, headers do not tell messages apart. The broker routes in order, so the oldest is meant; what is

@@ -13,7 +13,7 @@ use crate::session::entry::{Entry, Hears, Outcome, Verified};
 use crate::session::held_returns::HeldReturns;
 use crate::session::outbox::{Piece, View};
 use crate::session::replies::Replies;
-use crate::session::returns::Shown;
+use crate::session::returns::{ReturnKey, Shown};
 use crate::session::transaction::Transactions;
 use crate::session::unremembered::Deadline;
 use crate::session::written::Written;
@@ -22,10 +22,13 @@ use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Settle};
 use crate::wire::{ChannelId, emit};
 use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes of a publish in the ledger, where its key is in a set, too, because it is in a transaction, where its key is in a set, too.
+/// The last publishes that were not entered and may come back.
+const UNENTERED: usize = 64;
+/// Bytes of a publish in the ledger, where its key is in a set, too, because it is in a transaction.
 const TX_ENTRY: usize = ENTRY + 32;
 
 /// The reservation of a publish, and the facts that its commit tells the window.
@@ -56,8 +59,8 @@ pub(in crate::session) struct Ledger {
     written: Option<Box<Written>>,
     /// The client has asked for a return on this channel.
     has_asked: bool,
-    /// It has asked for the return of a publish that was not entered, and its answer may still come.
-    has_unentered: bool,
+    /// The last publishes whose return the client has asked for and that were not entered, oldest first. Their returns may still come.
+    unentered: VecDeque<ReturnKey>,
     /// the returns of duplicates that no ack follows, or whose transaction is committed
     told: HeldReturns,
     /// The client hears nothing more.
@@ -76,8 +79,8 @@ impl Ledger {
     }
 
     fn with(outcomes: Outcomes) -> Ledger {
-        let (has_asked, has_unentered, is_deaf) = (false, false, false);
-        Ledger { outcomes, written: None, has_asked, has_unentered, told: HeldReturns::default(), is_deaf }
+        let (unentered, told) = (VecDeque::new(), HeldReturns::default());
+        Ledger { outcomes, written: None, has_asked: false, unentered, told, is_deaf: false }
     }
 
     /// Returns true if the upstream tells outcomes by acks.
@@ -165,6 +168,11 @@ impl Ledger {
                 let committed = reserved.and_then(|reserved| Some((reserved.window()?, reserved.claim())));
                 if committed.is_some() || self.written.is_some() {
                     self.written.get_or_insert_default().push(committed, exchange, entry.shows());
+                } else if let Some(mandatory) = entry.mandatory.as_deref().filter(|it| it.asked) {
+                    if self.unentered.len() >= UNENTERED {
+                        self.unentered.pop_front();
+                    }
+                    self.unentered.push_back(mandatory.key);
                 }
                 return entry.reservation;
             }
@@ -179,10 +187,9 @@ impl Ledger {
         !matches!(self.outcomes, Outcomes::Untold) || self.written.is_some()
     }
 
-    /// Notes that the client asks for the return of a publish that is about to be forwarded. `entered`: it will be entered.
-    pub(super) fn note_asked(&mut self, entered: bool) {
+    /// Notes that the client asks for the return of a publish that is about to be forwarded.
+    pub(super) fn note_asked(&mut self) {
         self.has_asked = true;
-        self.has_unentered |= !entered;
     }
 
     /// Returns true if a `basic.return` means something here.
@@ -454,7 +461,7 @@ impl Ledger {
     pub(super) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
         // The broker routes in order: nothing that was written before confirms were selected can come back any more.
         self.written = None;
-        self.has_unentered = false;
+        self.unentered.clear();
         let Outcomes::Confirms { confirms, .. } = &mut self.outcomes else { return };
         let Cx { shared, link, now, .. } = cx;
         let Link { rights, mailbox, returning, .. } = &mut **link;
@@ -487,6 +494,9 @@ impl Ledger {
 
     /// Handles a `basic.return` that shows this. Says who hears of it.
     pub(super) fn recv_return(&mut self, shown: &Shown, now: Instant) -> Hears {
+        if self.takes_unentered(shown) {
+            return Hears::Unknown;
+        }
         // A message that was written before confirms or tx were selected is older than all entries.
         let written = self.written.as_mut().is_some_and(|written| written.holds(shown));
         let entered = match &mut self.outcomes {
@@ -501,11 +511,24 @@ impl Ledger {
         let earlier = self.written.as_mut().map_or(Hears::Unknown, |earlier| earlier.recv_return(shown, now));
         match hears.or(earlier) {
             // It may be one that is not entered.
-            Hears::Nobody if self.has_unentered && !written => Hears::Unknown,
+            Hears::Nobody if !self.unentered.is_empty() && !written => Hears::Unknown,
             // (Of very many publishes without confirms, the oldest are not remembered any more.)
             Hears::Unknown if !self.has_asked => Hears::Nobody,
             hears => hears,
         }
+    }
+
+    /// Takes a publish that was not entered, if it looks exactly like this return: no other is meant. If one that was entered looks like it,
+    /// too, that one may be meant.
+    fn takes_unentered(&mut self, shown: &Shown) -> bool {
+        let Some(at) = self.unentered.iter().position(|key| *key == shown.by_header) else { return false };
+        self.unentered.remove(at);
+        let is_entered = match &mut self.outcomes {
+            Outcomes::Untold => false,
+            Outcomes::Confirms { confirms, .. } => confirms.looks_like(shown),
+            Outcomes::Tx { transactions, .. } => transactions.looks_like(shown),
+        };
+        !is_entered && !self.written.as_mut().is_some_and(|written| written.holds(shown))
     }
 
     /// Handles `tx.commit-ok` or `tx.rollback-ok`. Returns true if it has to wait until the ids of the transaction are
@@ -513,7 +536,7 @@ impl Ledger {
     pub(super) fn recv_tx_ended(&mut self, frame: View<'_>, cx: &mut Cx<'_>) -> bool {
         let Cx { shared, link, now, .. } = cx;
         self.written = None;
-        self.has_unentered = false;
+        self.unentered.clear();
         let Outcomes::Tx { transactions, replies } = &mut self.outcomes else { return false };
         let rights = &mut link.rights;
         let (commits, publishes, returns) =

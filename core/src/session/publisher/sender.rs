@@ -55,7 +55,7 @@ impl Sender {
         self.ledger.select_unseen(self.id, candidate.window, cx);
         let (left, is_reserved) = (candidate.left, reservation.is_some());
         if candidate.terms.asked {
-            self.ledger.note_asked(is_reserved || self.ledger.enters_unjudged());
+            self.ledger.note_asked();
         }
         let rules = candidate.window.rules();
         let exchange = went_to(rules.forward_to.as_deref(), candidate.publish);
@@ -115,9 +115,9 @@ impl Sender {
         let named = forward_to(target, self.id, publish, mandatory, &mut cx.link.out.upstream);
         cx.link.out.upstream.forward(content);
         if mandatory {
-            self.ledger.note_asked(self.ledger.enters_unjudged());
+            self.ledger.note_asked();
         }
-        if self.ledger.enters_unjudged() {
+        if mandatory || self.ledger.enters_unjudged() {
             let exchange = went_to(target, publish);
             let fields = if mandatory { Publish::parse(publish.payload()).ok() } else { None };
             let mandatory = fields.map(|Publish { routing_key, .. }| {
