@@ -43,18 +43,30 @@ struct Job {
     done: bool,
 }
 
-/// The end of a delivery.
+/// How a consumer settles a delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
+enum Settled {
     Ack,
-    Drop,
-    GiveBack,
+    /// it is not put back into its queue
+    Discard,
+    Requeue,
 }
 
-impl End {
-    fn nack(requeue: bool) -> End {
-        if requeue { End::GiveBack } else { End::Drop }
+impl Settled {
+    fn refused(requeue: bool) -> Settled {
+        if requeue { Settled::Requeue } else { Settled::Discard }
     }
+}
+
+/// A delivery that its consumer has to settle.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Held {
+    /// a job, which goes back to its queue if it is not acked
+    Job(jobs::Job),
+    /// a copy of a publish
+    Copy(Uid),
+    /// a message that no client has published
+    Other,
 }
 
 /// A channel of the model broker.
@@ -74,12 +86,13 @@ pub struct BrokerChannel {
     /// messages of the relay's own in the transaction, which only ask whether the user may publish
     questions: u32,
     content: Assembler,
-    consumer: Option<String>,
-    /// the consumer of jobs and its queue, and the jobs that it has not settled, by their tags; and those that it has in the open
-    /// transaction: whether they are acked or go back
+    /// the consumer of all but jobs, and whether it acks
+    consumer: Option<(String, bool)>,
+    /// the consumer of jobs and its queue
     worker: Option<(String, usize)>,
-    unacked: Vec<(u64, jobs::Job)>,
-    settled: Vec<(u64, jobs::Job, bool)>,
+    /// what is not settled, by its tag; and what is in the open transaction: whether it is acked or goes back
+    unacked: Vec<(u64, Held)>,
+    settled: Vec<(u64, Held, bool)>,
     deliveries: u64,
     /// the connection has to end for what the client has done here
     pub outrage: Option<u16>,
@@ -192,7 +205,7 @@ impl BrokerChannel {
                             ctx.truth.broken('i', format!("link {}: the tag {tag} is not free", self.link));
                         }
                     }
-                    None => self.consumer = Some(tag.into()),
+                    None => self.consumer = Some((tag.into(), !consume.no_ack)),
                 }
                 self.reply(consume_ok(self.id, tag));
             }
@@ -200,20 +213,20 @@ impl BrokerChannel {
                 let tag = cancel.consumer_tag.as_str();
                 match self.worker.as_ref().is_some_and(|(worker, _)| worker == tag) {
                     true => self.worker = None,
-                    false => self.consumer = self.consumer.take().filter(|consumer| consumer != tag),
+                    false => self.consumer = self.consumer.take().filter(|(consumer, _)| consumer != tag),
                 }
                 if !cancel.nowait {
                     self.reply(cancel_ok(self.id, cancel.consumer_tag.as_str()));
                 }
             }
             (A::Basic(basic::AMQPMethod::Ack(ack)), _) => {
-                self.settle_jobs(ack.delivery_tag, ack.multiple, End::Ack, ctx);
+                self.settle_deliveries(ack.delivery_tag, ack.multiple, Settled::Ack, ctx);
             }
             (A::Basic(basic::AMQPMethod::Nack(nack)), _) => {
-                self.settle_jobs(nack.delivery_tag, nack.multiple, End::nack(nack.requeue), ctx);
+                self.settle_deliveries(nack.delivery_tag, nack.multiple, Settled::refused(nack.requeue), ctx);
             }
             (A::Basic(basic::AMQPMethod::Reject(reject)), _) => {
-                self.settle_jobs(reject.delivery_tag, false, End::nack(reject.requeue), ctx);
+                self.settle_deliveries(reject.delivery_tag, false, Settled::refused(reject.requeue), ctx);
             }
             _ if self.hostile => self.outrage = Some(540),
             (class, mode) => {
@@ -365,12 +378,10 @@ impl BrokerChannel {
                     ctx.truth.stored(uid, ctx.now);
                 }
             }
-            let jobs = settled.into_iter().map(|(_, job, _)| job);
-            ctx.truth.jobs.give_back(jobs);
+            give_back(settled.into_iter().map(|(_, held, _)| held), ctx);
             return self.close(406, ctx);
         }
-        let back = settled.into_iter().filter(|(_, _, done)| !done);
-        ctx.truth.jobs.give_back(back.map(|(_, job, _)| job));
+        give_back(settled.into_iter().filter(|(_, _, done)| !done).map(|(_, held, _)| held), ctx);
         let mut marks = Vec::new();
         for (uid, whole, fate) in transaction {
             match fate {
@@ -406,10 +417,7 @@ impl BrokerChannel {
         if self.consumer.is_some() && ctx.rng.chance(ctx.plan.weather.deliver) {
             self.deliver(ctx);
         }
-        while self.worker.is_some()
-            && self.unacked.len() + self.settled.len() < PREFETCH
-            && ctx.rng.chance(ctx.plan.weather.deliver)
-        {
+        while self.worker.is_some() && self.has_room() && ctx.rng.chance(ctx.plan.weather.deliver) {
             self.deliver_job(ctx);
         }
     }
@@ -447,8 +455,16 @@ impl BrokerChannel {
         push(&mut self.out, frames, marks);
     }
 
+    /// Whether the prefetch has room.
+    fn has_room(&self) -> bool {
+        self.unacked.len() + self.settled.len() < PREFETCH
+    }
+
     fn deliver(&mut self, ctx: &mut Ctx) {
-        let Some(consumer) = self.consumer.clone() else { return };
+        let Some((consumer, acks)) = self.consumer.clone() else { return };
+        if acks && !self.has_room() {
+            return;
+        }
         self.deliveries += 1;
         let tag = self.deliveries;
         let any = ctx.rng.below(usize::MAX >> 1);
@@ -458,7 +474,14 @@ impl BrokerChannel {
             let p = ctx.truth.of(uid).clone();
             let stored = compose(uid, &p).frame_size(9 + ctx.rng.below(40));
             self.reply(stored.deliver_from(ctx.truth.target(&p), self.id, &consumer, tag));
+            match acks {
+                true => self.unacked.push((tag, Held::Copy(uid))),
+                false => ctx.truth.consumes(uid, ctx.now),
+            }
             return ctx.truth.delivered(uid, self.link, ctx.now);
+        }
+        if acks {
+            self.unacked.push((tag, Held::Other));
         }
         let len = ctx.rng.below(60);
         let message = message("deliveries", "").app(&format!("d{tag}"));
@@ -472,14 +495,14 @@ impl BrokerChannel {
         let Some((worker, queue)) = self.worker.clone() else { return };
         let (job, message) = Jobs::next(queue, ctx);
         self.deliveries += 1;
-        self.unacked.push((self.deliveries, job));
+        self.unacked.push((self.deliveries, Held::Job(job)));
         self.reply(message.deliver(self.id, &worker, self.deliveries));
     }
 
     /// As RabbitMQ does: a tag that is not unacked closes the channel.
-    fn settle_jobs(&mut self, tag: u64, multiple: bool, how: End, ctx: &mut Ctx) {
+    fn settle_deliveries(&mut self, tag: u64, multiple: bool, how: Settled, ctx: &mut Ctx) {
         let at = self.unacked.iter().position(|(own, _)| *own == tag);
-        let taken: Vec<(u64, jobs::Job)> = match at {
+        let taken: Vec<(u64, Held)> = match at {
             _ if multiple && tag == 0 => std::mem::take(&mut self.unacked),
             Some(at) if multiple => self.unacked.drain(..=at).collect(),
             Some(at) => vec![self.unacked.remove(at)],
@@ -489,18 +512,23 @@ impl BrokerChannel {
                 return ctx.truth.broken('p', text);
             }
         };
-        taken.iter().for_each(|_| ctx.truth.count("guard: job settled"));
-        if how == End::Ack && self.mode != Mode::Tx {
-            for (_, job) in &taken {
-                if let Some(wrong) = ctx.truth.jobs.acked(*job, instant(ctx.now)) {
-                    ctx.truth.broken('p', format!("link {} channel {}: {wrong}", self.link, self.id));
+        let (is_ack, is_final) = (how == Settled::Ack, self.mode != Mode::Tx);
+        for (_, held) in &taken {
+            match held {
+                Held::Job(job) => {
+                    ctx.truth.count("guard: job settled");
+                    let wrong = if is_ack { ctx.truth.jobs.settled(*job, is_final) } else { None };
+                    wrong.into_iter().for_each(|text| ctx.truth.broken('p', text));
                 }
+                Held::Copy(uid) if is_ack && is_final => ctx.truth.has_consumed(*uid, ctx.now),
+                Held::Copy(_) | Held::Other => {}
             }
         }
+        let done = how != Settled::Requeue;
         if self.mode == Mode::Tx {
-            self.settled.extend(taken.into_iter().map(|(tag, job)| (tag, job, how != End::GiveBack)));
-        } else if how == End::GiveBack {
-            ctx.truth.jobs.give_back(taken.into_iter().map(|(_, job)| job));
+            self.settled.extend(taken.into_iter().map(|(tag, held)| (tag, held, done)));
+        } else if !done {
+            give_back(taken.into_iter().map(|(_, held)| held), ctx);
         }
     }
 
@@ -536,14 +564,22 @@ impl BrokerChannel {
     }
 
     fn forget(&mut self, ctx: &mut Ctx) {
-        let settled = self.settled.drain(..).map(|(tag, job, _)| (tag, job));
-        let mut back: Vec<(u64, jobs::Job)> = self.unacked.drain(..).chain(settled).collect();
+        let settled = self.settled.drain(..).map(|(tag, held, _)| (tag, held));
+        let mut back: Vec<(u64, Held)> = self.unacked.drain(..).chain(settled).collect();
         back.sort_unstable();
-        ctx.truth.jobs.give_back(back.into_iter().map(|(_, job)| job));
+        give_back(back.into_iter().map(|(_, held)| held), ctx);
         self.worker = None;
         self.transaction.clear();
         self.questions = 0;
         self.consumer = None;
         self.content = Assembler::default();
     }
+}
+
+/// Puts the jobs of these back into their queue.
+fn give_back(held: impl DoubleEndedIterator<Item = Held>, ctx: &mut Ctx) {
+    ctx.truth.jobs.give_back(held.filter_map(|held| match held {
+        Held::Job(id) => Some(id),
+        Held::Copy(_) | Held::Other => None,
+    }));
 }

@@ -3,7 +3,7 @@
 
 use super::content::{Assembler, Whole, body, body_of, compose};
 use super::ctx::Ctx;
-use super::jobs::QUEUES;
+use super::jobs::{Job, QUEUES};
 use super::plan::MILLI;
 use super::streams::{Mark, Out, push};
 use super::truth::{EXCHANGES, LinkId, Publish, Uid, What};
@@ -45,6 +45,15 @@ enum Reply {
     Cancel,
 }
 
+/// A delivery.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Got {
+    Job(Job),
+    /// a copy of a publish
+    Copy(Uid),
+    Other,
+}
+
 /// A channel of a model client.
 #[derive(Debug, Default)]
 pub struct Channel {
@@ -58,13 +67,18 @@ pub struct Channel {
     tag: u64,
     unanswered: BTreeMap<u64, Uid>,
     transaction: Vec<Uid>,
+    /// how many transactions there were before the open one
+    transactions: u32,
+    /// it has a consumer of all but jobs
     consumes: bool,
-    /// it has a consumer of jobs; the deliveries that it has got; the jobs that it has not settled, and those that it has in the open
+    /// that one acks
+    acks: bool,
+    /// it has a consumer of jobs; the deliveries that it has got; those that it has not settled, and those that it has in the open
     /// transaction
     works: bool,
     delivered: u64,
-    unacked: Vec<u64>,
-    settled: Vec<u64>,
+    unacked: Vec<(u64, Got)>,
+    settled: Vec<(u64, Got)>,
     content: Assembler,
     /// frames that wait to be written
     pub out: VecDeque<Out>,
@@ -134,6 +148,7 @@ impl Channel {
             (Ch::OpenOk(_), Life::Opening) => {
                 self.life = Life::Open;
                 ctx.truth.reopened(self.link, self.id);
+                self.acks = ctx.truth.releases() && ctx.rng.chance(500);
                 match ctx.rng.below(1000) as u32 {
                     dice if dice < ctx.plan.confirm => self.select_confirms(ctx),
                     _ if ctx.rng.chance(ctx.plan.tx) => self.select_tx(),
@@ -233,10 +248,17 @@ impl Channel {
                 }
             }
             (basic::AMQPMethod::Deliver(deliver), None) if deliver.exchange.as_str() == "jobs" => {
-                self.unacked.push(deliver.delivery_tag);
+                let properties = &whole.header.properties;
+                let shown = properties.app_id().as_ref().zip(properties.message_id().as_ref());
+                let job = shown.and_then(|(queue, id)| Job::shown_as(queue.as_str(), id.as_str()));
+                self.unacked.push((deliver.delivery_tag, job.map_or(Got::Other, Got::Job)));
                 self.work(ctx);
             }
-            (basic::AMQPMethod::Deliver(_), None) => {
+            (basic::AMQPMethod::Deliver(deliver), None) => {
+                if self.acks {
+                    self.unacked.push((deliver.delivery_tag, Got::Other));
+                    self.work(ctx);
+                }
                 let tag = whole.header.properties.app_id().as_ref();
                 let tag =
                     tag.and_then(|tag| tag.as_str().strip_prefix('d')?.parse().ok()).unwrap_or_default();
@@ -244,8 +266,14 @@ impl Channel {
                     self.wrong(&format!("a delivery with another body: {whole:?}"), ctx);
                 }
             }
-            (basic::AMQPMethod::Deliver(_), Some(uid)) => {
+            (basic::AMQPMethod::Deliver(deliver), Some(uid)) => {
                 ctx.truth.received(uid, self.link);
+                if self.acks {
+                    self.unacked.push((deliver.delivery_tag, Got::Copy(uid)));
+                    self.work(ctx);
+                } else {
+                    ctx.truth.has_consumed(uid, ctx.now);
+                }
                 // It can not handle it now, and publishes it again.
                 if ctx.rng.chance(600) {
                     retry.push_front(ctx.truth.of(uid).what);
@@ -255,7 +283,7 @@ impl Channel {
         }
     }
 
-    /// Settles some of the jobs, or none.
+    /// Settles some deliveries, or none.
     fn work(&mut self, ctx: &mut Ctx) {
         if self.life != Life::Open || self.unacked.is_empty() || ctx.rng.chance(300) {
             return;
@@ -263,17 +291,25 @@ impl Channel {
         let at = ctx.rng.below(self.unacked.len());
         let multiple = ctx.rng.chance(300);
         // (Tag 0 means all that the broker has sent by the time when it reads it.)
-        let tag = self.unacked[at];
-        let settled: Vec<u64> = match multiple {
+        let (tag, _) = self.unacked[at];
+        let settled: Vec<(u64, Got)> = match multiple {
             true => self.unacked.drain(..=at).collect(),
             false => vec![self.unacked.remove(at)],
         };
         let frames = match ctx.rng.below(10) {
-            _ if multiple => ack_multiple(self.id, tag),
-            0 => give_back(self.id, tag),
-            1 => nack(self.id, tag),
-            2 => reject(self.id, tag, true),
-            _ => ack(self.id, tag),
+            0 if !multiple => give_back(self.id, tag),
+            1 if !multiple => nack(self.id, tag),
+            2 if !multiple => reject(self.id, tag, true),
+            _ => {
+                for (_, got) in &settled {
+                    match got {
+                        Got::Job(job) => ctx.truth.jobs.acks(*job),
+                        Got::Copy(uid) => ctx.truth.consumes(*uid, ctx.now),
+                        Got::Other => {}
+                    }
+                }
+                if multiple { ack_multiple(self.id, tag) } else { ack(self.id, tag) }
+            }
         };
         push(&mut self.out, frames, vec![]);
         if self.mode == Mode::Tx {
@@ -330,6 +366,7 @@ impl Channel {
             what,
             tag: (self.mode == Mode::Confirm).then_some(self.tag),
             tx: self.mode == Mode::Tx,
+            transaction: (self.mode == Mode::Tx).then_some(self.transactions),
             mandatory: ctx.rng.chance(200) || alike,
             bypass,
             allowed: allowed && (what.id.is_some() || !ctx.truth.wants_id(what.exchange)),
@@ -364,6 +401,7 @@ impl Channel {
             Mode::Plain if ctx.plan.tx > 0 && ctx.rng.chance(100) => self.select_tx(),
             Mode::Tx if ctx.rng.chance(700) => self.commit(),
             Mode::Tx => {
+                self.transactions += 1;
                 let rolled_back = std::mem::take(&mut self.transaction);
                 self.unacked.append(&mut self.settled);
                 self.unacked.sort_unstable();
@@ -398,6 +436,7 @@ impl Channel {
     }
 
     fn commit(&mut self) {
+        self.transactions += 1;
         let uids = std::mem::take(&mut self.transaction);
         self.settled.clear();
         self.ask(tx_commit(self.id), Reply::Commit(uids));
@@ -405,6 +444,9 @@ impl Channel {
 
     /// Something that is no publish: a queue, a consumer.
     pub fn call(&mut self, ctx: &mut Ctx) {
+        if self.acks {
+            self.work(ctx);
+        }
         let name = format!("c{}", self.id);
         if ctx.plan.guards && ctx.rng.chance(500) {
             self.call_for_jobs(ctx);
@@ -415,6 +457,7 @@ impl Channel {
             self.ask(cancel(self.id, &name), Reply::Cancel);
         } else {
             self.consumes = true;
+            let consume = if self.acks { consume_acking } else { consume };
             self.ask(consume(self.id, "queue", &name), Reply::Consume);
         }
         self.hold = ctx.rng.chance(500);

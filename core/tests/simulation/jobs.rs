@@ -1,13 +1,13 @@
 //! Jobs: messages in guarded queues of the model broker, with many copies, and with the same ids in each queue. The broker wants each to be settled, and gives those
-//! back to their queue whose channel ends. Invariant (p): a job that a consumer has acked is never shown, one that none has acked is never hidden, and no tag is
-//! settled that is not unacked.
+//! back to their queue whose channel ends. Invariant (p): a job that a consumer has acked is never shown, one that no consumer has acked is never acked at the broker,
+//! and no tag is settled that is not unacked.
 
 use super::ctx::Ctx;
 use super::truth::VHOST;
 use crate::support::frames::{Message, message};
 use hapax_core::window::{Key, KeyMaker, LocalWindow};
 use hapax_core::wire::properties::IdValue;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,6 +26,12 @@ pub struct Job {
 }
 
 impl Job {
+    /// Returns the job that a delivery shows by its queue and its id.
+    pub fn shown_as(queue: &str, id: &str) -> Option<Job> {
+        let queue = QUEUES.iter().position(|name| *name == queue)?;
+        Some(Job { queue, id: id.strip_prefix("job-")?.parse().ok()? })
+    }
+
     fn id(self) -> String {
         format!("job-{}", self.id)
     }
@@ -35,8 +41,14 @@ impl Job {
 #[derive(Debug, Default)]
 pub struct Jobs {
     queues: [VecDeque<u32>; 2],
-    /// the last one is that of the relay that there is now; empty: there is no relay
-    guards: Vec<Arc<LocalWindow>>,
+    /// the guard of the relay that there is now; `None`: there is no relay
+    guard: Option<Arc<LocalWindow>>,
+    /// what a client has acked, whether the relay has got that or not
+    acked: BTreeSet<Job>,
+    /// what the relay has passed on as acked
+    done: BTreeSet<Job>,
+    /// The relay has crashed, and its guard has forgotten all. Acks of the process before may still be on their way.
+    has_crashed: bool,
 }
 
 fn key(queue: &str, id: &str) -> Key {
@@ -47,7 +59,21 @@ fn key(queue: &str, id: &str) -> Key {
 impl Jobs {
     /// The relay has this guard from now on.
     pub fn guarded_by(&mut self, guard: Arc<LocalWindow>) {
-        self.guards.push(guard);
+        self.has_crashed = self.guard.replace(guard).is_some();
+        self.done.clear();
+    }
+
+    /// A client acks a job.
+    pub fn acks(&mut self, job: Job) {
+        self.acked.insert(job);
+    }
+
+    /// The broker gets the ack of a job. `is_final`: not in a transaction. Returns what is wrong with that.
+    pub fn settled(&mut self, job: Job, is_final: bool) -> Option<String> {
+        if is_final && !self.has_crashed && self.guard.is_some() {
+            self.done.insert(job);
+        }
+        (!self.acked.contains(&job)).then(|| format!("{job:?} is acked, and no consumer has acked it"))
     }
 
     /// The next message for a consumer of a queue. Now and then somebody publishes a job, mostly more than once.
@@ -71,14 +97,8 @@ impl Jobs {
 
     /// Returns what is wrong with showing a job of this queue now. (It need not be in flight: its channel may have ended since the session has decided.)
     pub fn shown(&self, queue: &str, id: &str, now: Instant) -> Option<String> {
-        let is_seen = self.guards.last()?.get(key(queue, id), now).is_some();
-        is_seen.then(|| format!("{id} of {queue} is shown, and a consumer has acked it"))
-    }
-
-    /// Returns what is wrong with an ack of a job outside of transactions. (A relay that is gone may have sent it.)
-    pub fn acked(&self, job: Job, now: Instant) -> Option<String> {
-        let (key, guards) = (key(QUEUES[job.queue], &job.id()), &self.guards);
-        let is_seen = guards.is_empty() || guards.iter().any(|guard| guard.get(key, now).is_some());
-        (!is_seen).then(|| format!("{job:?} is acked, and no consumer has acked it"))
+        let is_seen = self.guard.as_ref()?.get(key(queue, id), now).is_some();
+        let is_done = Job::shown_as(queue, id).is_some_and(|job| self.done.contains(&job));
+        (is_seen || is_done).then(|| format!("{id} of {queue} is shown, and a consumer has acked it"))
     }
 }

@@ -61,6 +61,8 @@ pub struct WindowPlan {
     pub on_duplicate: OnDuplicate,
     /// ids are numbers of producers (the first window only)
     pub sequence: bool,
+    /// `release = "consumed"`
+    pub releases: bool,
 }
 
 /// The faults of a run, each with its frequency in thousandths of the occasions.
@@ -189,6 +191,8 @@ impl Plan {
         }
         let mut numbers = Rng::new(seed.rotate_left(8));
         windows.first_mut().into_iter().for_each(|window| window.draw_sequence(&mut numbers));
+        let mut releases = Rng::new(seed.rotate_left(9));
+        windows.iter_mut().for_each(|window| window.draw_release(&mut releases));
         let rate = if limits.chance(250) { limits.pick(&[1, 3, 20]) } else { 0 };
         let crashes = windows.iter().any(|window| window.logged.is_some()) && logs.chance(600);
         let has_store = |w: &WindowPlan| w.late || w.log || w.logged.is_some();
@@ -314,6 +318,7 @@ impl WindowPlan {
             forwards_conflicts: false,
             on_duplicate: OnDuplicate::Ack,
             sequence: false,
+            releases: false,
         }
     }
 }
@@ -336,6 +341,11 @@ impl WindowPlan {
             (self.forwards_conflicts, self.quota) = (false, Quota::None);
             self.capacity = rng.pick(&[2, 4, 100_000]);
         }
+    }
+
+    /// Whether an id is released when a consumer acks its message. The delivery has to show where it was published, and the id.
+    fn draw_release(&mut self, rng: &mut Rng) {
+        self.releases = rng.chance(250) && !self.by_body && !self.redirect && !self.sequence;
     }
 
     /// Whether it has a log. (With dice of its own, too.)

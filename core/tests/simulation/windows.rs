@@ -14,7 +14,7 @@ use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
     Claim, ConfirmRule, Event, EvictionCause, Found, InDoubt, Inspect, Limits, Listener, LocalWindow,
-    LoggedWindow, MissingId, Mode, OnConflict, RepublishRule, Rules, Scope, Signals, Window,
+    LoggedWindow, MissingId, Mode, OnConflict, Release, RepublishRule, Rules, Scope, Signals, Window,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -33,6 +33,7 @@ struct Counts {
     refused: AtomicU64,
     conflicts: AtomicU64,
     superseded: AtomicU64,
+    released: AtomicU64,
 }
 
 impl Listener for Counts {
@@ -46,6 +47,7 @@ impl Listener for Counts {
             Event::Refused => &self.refused,
             Event::Conflict { .. } => &self.conflicts,
             Event::Evicted { cause: EvictionCause::Superseded, .. } => &self.superseded,
+            Event::Evicted { cause: EvictionCause::Consumed, .. } => &self.released,
             _ => return,
         };
         count.fetch_add(1, Ordering::Relaxed);
@@ -134,6 +136,11 @@ impl Windows for ByExchange {
 
     fn has_guards(&self, vhost: &[u8]) -> bool {
         self.1.is_some() && vhost == VHOST.as_bytes()
+    }
+
+    fn releases(&self, vhost: &[u8]) -> bool {
+        let releases = |gate: &Arc<Gate>| gate.rules().release == Release::Consumed;
+        vhost == VHOST.as_bytes() && self.0.iter().any(releases)
     }
 
     fn delivering(&self, vhost: &[u8], exchange: &[u8]) -> Vec<Arc<dyn Window>> {
@@ -309,6 +316,7 @@ impl SimWindows {
                 ("window: refused", &counts.refused),
                 ("window: conflict", &counts.conflicts),
                 ("window: superseded", &counts.superseded),
+                ("window: released", &counts.released),
             ] {
                 *ctx.truth.counts.entry(name).or_default() += count.load(Ordering::Relaxed);
             }
@@ -389,6 +397,7 @@ impl One {
             forward_to: plan.redirect.then(|| BACKING.into()),
             republish: RepublishRule::default(),
             quota: plan.quota,
+            release: if plan.releases { Release::Consumed } else { Release::Ttl },
             signals: Signals {
                 on_duplicate: plan.on_duplicate,
                 duplicates_to: Some("copies".into()),

@@ -23,8 +23,10 @@ impl Truth {
             let overtaken = times.any(|at| (*at > begun || *at == again) && (begun..=again).contains(at));
             let gave_up = self.gave_up(first)
                 || overtaken
+                || self.is_second_body(second)
                 || self.is_unjudged(second)
                 || self.was_beside(key, first, second)
+                || self.may_be_released(key, begun, again)
                 || self.was_forgotten(key, begun, again)
                 || self.was_superseded(key, first, begun, again);
             if again < until && !gave_up && self.deduplicates && !self.windows[key.0].observe {
@@ -54,9 +56,41 @@ impl Truth {
         self.publishes.iter().any(given_up)
     }
 
+    /// Returns true if the relay may have taken a consumer's ack of this key between these times.
+    fn may_be_released(&self, key: ModelKey, from: Micros, to: Micros) -> bool {
+        let may_be = |(began, taken): &(Micros, Option<Micros>)| {
+            *began <= to && taken.is_none_or(|taken| taken >= from)
+        };
+        self.consumed.get(&key).into_iter().flatten().any(may_be)
+    }
+
+    /// (q): returns true if a consumer has acked a message of this key before a publish began, and this copy of it was forwarded before that.
+    /// What a store has read again after a crash may say otherwise; and of several that were in flight at a time, only one is released.
+    fn is_released(&self, copy: Uid, publish: Uid) -> bool {
+        let (copy, p) = (self.of(copy), self.of(publish));
+        let Some(key) = self.key(p.what) else { return false };
+        let frees = |(began, taken): &(Micros, Option<Micros>)| {
+            copy.forwarded.is_some_and(|forwarded| forwarded < *began)
+                && taken.is_some_and(|taken| taken < p.begun)
+        };
+        let is_sure = !self.has_crashed && !self.overtaken.contains_key(&key);
+        is_sure && self.consumed.get(&key).into_iter().flatten().any(frees)
+    }
+
+    /// Returns true if its transaction has the same id with another body before it. Then it is forwarded, and not remembered. The one before
+    /// it may wait for another's outcome, and may be forwarded later than this one.
+    fn is_second_body(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        let key = self.key(p.what).filter(|_| p.edition.is_some());
+        let is_before = |q: &Publish| {
+            let same = (q.link, q.channel, q.era, q.transaction) == (p.link, p.channel, p.era, p.transaction);
+            same && !q.bypass && self.key(q.what) == key && q.edition != p.edition
+        };
+        p.transaction.is_some() && key.is_some() && self.publishes.iter().take(uid as usize).any(is_before)
+    }
+
     /// Returns true if a copy with another body may have taken the key between these times: only the last one is remembered. (And
-    /// where there is no room to hold a body, it is not compared. In a transaction, the second body of an id is forwarded and not
-    /// remembered.)
+    /// where there is no room to hold a body, it is not compared. And not each body of a transaction is remembered.)
     fn was_superseded(&self, key: ModelKey, first: Uid, from: Micros, to: Micros) -> bool {
         let edition = self.of(first).edition;
         let others = self.forwarded.get(&key).into_iter().flatten().map(|uid| self.of(*uid));
@@ -64,7 +98,8 @@ impl Truth {
             let ended = p.heard.is_some() && p.heard_at < from;
             p.edition != edition && p.forwarded.is_some_and(|forwarded| forwarded <= to) && !ended
         };
-        edition.is_some() && (self.tight || self.of(first).tx || others.into_iter().any(between))
+        let is_remembered = !self.tight && !self.is_second_body(first);
+        edition.is_some() && (!is_remembered || others.into_iter().any(between))
     }
 
     /// Without confirms there is nobody to be told that it was given up: it has gone on unjudged.
@@ -124,29 +159,47 @@ impl Truth {
         if self.of(uid).heard == Some(true) {
             self.broken('c', format!("publish {uid} is nacked, though the broker has acked it"));
         }
-        if self.of(uid).heard.is_none() && !self.tight && self.was_stored_meanwhile(uid, now) {
-            self.broken('c', format!("publish {uid} is nacked, though a copy was acked while it waited"));
+        let waited = self.of(uid).heard.is_none() && !self.tight;
+        if let Some(copy) = waited.then(|| self.stored_meanwhile(uid, now)).flatten() {
+            self.broken('c', format!("publish {uid} is nacked, though {copy} was acked while it waited"));
         }
     }
 
-    /// Whether a copy was acked since it came, news of it had time to get around, and no other body has taken its place.
-    fn was_stored_meanwhile(&self, uid: Uid, now: Micros) -> bool {
+    /// Returns a copy that was acked since it came, if news of it had time to get around, and no other body has taken its place.
+    fn stored_meanwhile(&self, uid: Uid, now: Micros) -> Option<Uid> {
         let p = self.of(uid);
-        let Some(key) = self.key(p.what).filter(|_| !p.bypass) else { return false };
+        let key = self.key(p.what).filter(|_| !p.bypass)?;
         let same = |copy: &&Uid| self.of(**copy).edition == p.edition && !self.gave_up(**copy);
         let mut copies = self.stored.get(&key).into_iter().flatten().filter(same);
-        copies.any(|copy| {
-            let ttl = self.ttl(*copy);
-            // It may have waited for a silent store at first, and for another copy after that: the first was past, or evicted.
-            let may_be_past = self.windows[key.0].late || self.windows[key.0].logged.is_some();
+        // It may have waited for a silent store at first, its own or that of a publish before it on its channel, and for another copy after
+        // that: the first was past, or evicted.
+        let may_be_past = self.may_wait_for_a_store(uid);
+        let found = copies.find(|copy| {
+            let ttl = self.ttl(**copy);
+            let copy = *copy;
             let is_there = |known| known + ttl > now && self.of(*copy).evicted.is_none();
             self.of(*copy).known.is_some_and(|known| {
                 let still_known = !may_be_past || is_there(known);
                 let begun = self.of(*copy).forwarded.unwrap_or_default();
                 let is_news = Some(known) >= p.reached && known + SECOND < now;
-                is_news && still_known && !self.was_superseded(key, *copy, begun, now)
+                is_news
+                    && still_known
+                    && !self.was_superseded(key, *copy, begun, now)
+                    && !self.may_be_released(key, begun, now)
             })
-        })
+        });
+        found.copied()
+    }
+
+    /// Returns true if the window of a publish answers late, or that of one which its channel has sent before it.
+    fn may_wait_for_a_store(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        let is_late = |q: &Publish| {
+            let window = self.window_of(q.what.exchange).map(|window| &self.windows[window]);
+            window.is_some_and(|window| window.late || window.logged.is_some())
+        };
+        let mut there = self.publishes.iter().take(uid as usize + 1);
+        there.any(|q| (q.link, q.channel, q.era) == (p.link, p.channel, p.era) && is_late(q))
     }
 
     /// (a): the client gets `tx.commit-ok` for these publishes. Copies within one transaction share one fate: if the
@@ -228,6 +281,15 @@ impl Truth {
                 let text = format!("publish {uid} is {how} for {original}, whose id is not remembered");
                 self.broken('l', text);
             }
+            Some(_)
+                if p.forwarded.is_none()
+                    && self.originals_of(uid).all(|copy| self.is_released(copy, uid)) =>
+            {
+                let text = format!(
+                    "publish {uid} is {how} as a duplicate, and a consumer has acked its message: {p:?}"
+                );
+                self.broken('q', text);
+            }
             Some(_) if p.forwarded.is_some() && p.heard.is_none() => {
                 self.broken(
                     'a',
@@ -254,11 +316,25 @@ impl Truth {
         let key = self.key(p.what).filter(|_| !p.bypass);
         // A commit is known by its id and its time. Where copies were committed at the same time, it may be the other's.
         let copies = key.and_then(|key| self.stored.get(&key)).into_iter().flatten();
-        if copies.filter(|copy| self.of(**copy).heard_at == p.heard_at).count() > 1 {
+        if copies.filter(|copy| self.of(**copy).heard_at == p.heard_at).count() > 1
+            || self.may_be_taken_for_another(uid)
+        {
             return false;
         }
         let oracle = self.oracle.as_ref().filter(|_| self.deduplicates);
         oracle.zip(key).is_some_and(|(oracle, key)| oracle.is_unremembered(key, p.heard_at))
+    }
+
+    /// Returns true if a copy that looked the same came back from the broker, on the same channel and while this one was on its way: two of
+    /// which a consumer published at least one again. Nobody can tell which of them has come back, so the other one's commit counts for both.
+    fn may_be_taken_for_another(&self, uid: Uid) -> bool {
+        let p = self.of(uid);
+        let same = |q: &Publish| {
+            (q.link, q.channel, q.era, q.what) == (p.link, p.channel, p.era, p.what) && q.edition == p.edition
+        };
+        let is_twin =
+            |q: &Publish| same(q) && q.returned && q.forwarded >= p.forwarded && (p.beside || q.beside);
+        self.publishes.iter().any(is_twin)
     }
 
     /// The stored, acked and still remembered copy that makes a publish a duplicate. (An engine may forget a millisecond late.)
@@ -320,13 +396,16 @@ impl Truth {
             let lives = p.known.is_some_and(|known| known + self.ttl(*uid) > now + 2 * MILLI);
             let key = self.key(p.what).filter(|key| key.0 == window && promised(p) && lives);
             // What its consumer publishes again may have made it unknown.
-            key.is_some_and(|key| !self.overtaken.contains_key(&key) && !remembers(key))
+            key.is_some_and(|key| {
+                !self.overtaken.contains_key(&key) && !self.consumed.contains_key(&key) && !remembers(key)
+            })
         });
         if let Some(uid) = forgotten.filter(|_| is_safe && has_room && self.deduplicates) {
             let p = self.of(uid);
             self.broken('n', format!("publish {uid} was acked, and its id did not survive the crash: {p:?}"));
         }
         self.count("recovered");
+        self.has_crashed = true;
         self.evicted(window, now, remembers);
         // Another copy of the key may be remembered, and this one was not written.
         for uid in 0..self.next_uid() {

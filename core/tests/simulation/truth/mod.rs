@@ -45,6 +45,8 @@ pub struct Truth {
     overtaken: BTreeMap<ModelKey, Vec<Micros>>,
     /// when a connection was delivered a message last
     delivered: BTreeMap<Delivered, Micros>,
+    /// when a consumer may have begun to ack a message of this key, and when the relay has taken such an ack for certain
+    consumed: BTreeMap<ModelKey, Vec<(Micros, Option<Micros>)>>,
     /// messages that a client has got, and may publish again
     licences: BTreeSet<Delivered>,
     faulty: BTreeSet<(LinkId, u16)>,
@@ -60,6 +62,8 @@ pub struct Truth {
     closed: BTreeMap<(LinkId, u16), Micros>,
     tight: bool,
     deduplicates: bool,
+    /// a window has recovered from its store
+    has_crashed: bool,
     /// the guarded queue
     pub jobs: Jobs,
     /// knows which commits are not remembered
@@ -269,6 +273,28 @@ impl Truth {
             if same.all(is_early) {
                 self.licences.insert(delivered);
             }
+        }
+    }
+
+    /// Returns true if a window releases what was consumed.
+    pub fn releases(&self) -> bool {
+        self.deduplicates && self.windows.iter().any(|window| window.releases)
+    }
+
+    /// A consumer acks a copy of this publish, or the broker takes it for acked when it is sent: from now on its id may be unknown.
+    pub fn consumes(&mut self, uid: Uid, now: Micros) {
+        if let Some(key) = self.key(self.of(uid).what).filter(|key| self.windows[key.0].releases) {
+            self.consumed.entry(key).or_default().push((now, None));
+        }
+    }
+
+    /// The relay has taken such an ack. If several of a key are on the way it is one of them, and the first one frees the least.
+    pub fn has_consumed(&mut self, uid: Uid, now: Micros) {
+        let Some(key) = self.key(self.of(uid).what) else { return };
+        let mut acks = self.consumed.get_mut(&key).into_iter().flatten();
+        if let Some((_, taken)) = acks.find(|(_, taken)| taken.is_none()) {
+            *taken = Some(now);
+            self.count("released");
         }
     }
 

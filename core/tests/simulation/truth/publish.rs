@@ -53,6 +53,8 @@ pub struct Publish {
     pub tag: Option<u64>,
     /// whether it is part of a transaction
     pub tx: bool,
+    /// which of its channel's transactions that is
+    pub transaction: Option<u32>,
     /// whether it asks for its return
     pub mandatory: bool,
     /// whether it passes the window by
@@ -121,6 +123,7 @@ impl Publish {
             what: What { exchange: 0, routing_key: 0, id: None },
             tag: None,
             tx: false,
+            transaction: None,
             mandatory: false,
             bypass: false,
             allowed: true,
