@@ -47,6 +47,8 @@ pub(super) struct Link {
     pub(super) tickets: Tickets,
     /// `basic.publish`es that the client has sent
     pub(super) publishes: u64,
+    /// Hapax holds the client's next frame back. If nothing goes on, the client is not to blame.
+    pub(super) is_held_back: bool,
     /// messages that the broker has sent for the client's consumers, or in answer to `basic.get`
     pub(super) deliveries: u64,
     /// headers of the client that can't be understood
@@ -71,6 +73,7 @@ impl Link {
             mailbox: Arc::new(Mailbox::new()),
             tickets: Tickets::default(),
             publishes: 0,
+            is_held_back: false,
             deliveries: 0,
             bad_headers: BadHeaderLog::default(),
             _presence: shared.windows.enter(),

@@ -287,6 +287,8 @@ impl Session {
 
     /// Handles that [`Session::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let is_held_back = self.is_at_publish_limit() || self.connection.next_is_blocked();
+        self.connection.link_mut().is_held_back = is_held_back;
         if !self.is_over() && self.connection.handle_timeout(now) {
             self.note_client_eof(now);
         }

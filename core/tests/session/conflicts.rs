@@ -192,7 +192,7 @@ fn copies_of_a_conflict_share_one_fate() {
     assert_eq!(conflicts(&desk), 2);
 }
 
-/// A message of the id is in flight, and another one of it is stored beside it. What is stored says nothing of the one in flight.
+/// A message of the id is in flight, and another one of it is stored beside it. The stored one says nothing of the one in flight.
 #[test]
 fn a_copy_of_a_conflict_in_flight_waits_whatever_else_is_stored() {
     let desk = desk(OnConflict::Forward);

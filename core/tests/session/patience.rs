@@ -199,6 +199,28 @@ fn p02_patience_a_body_that_stands_still_is_closed_for_who_waits() {
     assert_eq!((desk.is_seen("a"), desk.is_seen("b"), desk.in_flight()), (true, true, 0));
 }
 
+/// The rest of the body is there, behind a publish of another channel that the rate holds back. Its client is not to blame.
+#[test]
+fn p02_patience_a_body_behind_a_publish_that_is_held_back_may_stand_still() {
+    let desk = Desk::new();
+    let mut pair = desk.pair();
+    pair.open(2);
+    let (here, to_come) = cut(two("a").publish(1), 3);
+    pair.client(here);
+    pair.to_upstream();
+    let mut other = desk.confirming();
+    unheard(&mut other, m("a").publish(1));
+    pair.session.handle_publish_limit(pair.session.publishes(), pair.now());
+    pair.client(m("b").publish(2) + to_come.clone());
+    assert!(pair.session.is_at_publish_limit());
+    pair.advance(2 * PATIENCE);
+    assert_eq!(pair.to_client(), Frames::none(), "its connection is not closed");
+    pair.session.handle_publish_limit(u64::MAX, pair.now());
+    pair.pump();
+    let went = said(&pair.to_upstream());
+    assert!(went.contains(said(&to_come).trim()), "the body goes on: {went}");
+}
+
 /// A publish without confirms finds no room to wait aside (`held_bytes`). It asks again and again, so it waits all the same.
 #[test]
 fn p02_patience_a_body_that_stands_still_is_closed_for_who_has_no_room_to_wait() {

@@ -182,7 +182,7 @@ impl Sender {
 
     /// Fails if a publish that others wait for does not go on.
     /// `line` holds those that wait for the body to end before they can be sent. If the session `reads` nothing from its client
-    /// because too much waits, the client is not to blame. Then those who wait for the body lose their patience: they may be what
+    /// because too much waits, or because the client has sent more messages than it may, the client is not to blame. Then those who wait for the body lose their patience: they may be what
     /// takes the room.
     pub(super) fn check_progress(&mut self, line: &Line, reads: bool, cx: &mut Cx<'_>) -> Result<(), Fault> {
         let left = self.assembler.left_to_forward();
@@ -197,7 +197,7 @@ impl Sender {
                 reservation.set_uploading(reads);
                 reads && reservation.is_awaited()
             });
-            is_awaited || line.is_awaited()
+            is_awaited || reads && line.is_awaited()
         })?;
         match ledger.transactions() {
             Some(transactions) => progress.check_transaction(transactions, patience, cx.now),

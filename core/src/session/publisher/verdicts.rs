@@ -125,7 +125,8 @@ impl Verdicts {
         }
         self.decide_known(cx)?;
         self.retry(cx)?;
-        let reads = cx.has_room(self.held(), 0) && cx.may_publish(self.unresolved());
+        let has_room = cx.has_room(self.held(), 0) && cx.may_publish(self.unresolved());
+        let reads = has_room && !cx.link.is_held_back;
         self.sender.check_progress(&self.line, reads, cx)
     }
 

@@ -65,7 +65,7 @@ impl Truth {
     }
 
     /// (q): returns true if a consumer has acked a message of this key before a publish began, and this copy of it was forwarded before that.
-    /// What a store has read again after a crash may say otherwise; and of several that were in flight at a time, only one is released.
+    /// After a crash, a store may bring an id back; and of several messages in flight at a time, only one is released.
     fn is_released(&self, copy: Uid, publish: Uid) -> bool {
         let (copy, p) = (self.of(copy), self.of(publish));
         let Some(key) = self.key(p.what) else { return false };
@@ -325,16 +325,16 @@ impl Truth {
         oracle.zip(key).is_some_and(|(oracle, key)| oracle.is_unremembered(key, p.heard_at))
     }
 
-    /// Returns true if a copy that looked the same came back from the broker, on the same channel and while this one was on its way: two of
-    /// which a consumer published at least one again. Nobody can tell which of them has come back, so the other one's commit counts for both.
+    /// Returns true if a copy came back while this one was on its way on the same channel. Both can be on their way only if a consumer
+    /// publishes one of them again. Nobody can tell which of them has come back, so the other one's commit counts for both.
     fn may_be_taken_for_another(&self, uid: Uid) -> bool {
         let p = self.of(uid);
-        let same = |q: &Publish| {
-            (q.link, q.channel, q.era, q.what) == (p.link, p.channel, p.era, p.what) && q.edition == p.edition
+        let same = |q: &Publish| (q.link, q.channel, q.era, q.what) == (p.link, p.channel, p.era, p.what);
+        let meets = |q: &Publish| {
+            let ended = q.heard.is_some() && Some(q.heard_at) < p.forwarded;
+            q.forwarded.is_some_and(|forwarded| forwarded <= p.heard_at) && !ended
         };
-        let is_twin =
-            |q: &Publish| same(q) && q.returned && q.forwarded >= p.forwarded && (p.beside || q.beside);
-        self.publishes.iter().any(is_twin)
+        self.publishes.iter().any(|q| same(q) && q.returned && meets(q) && (p.beside || q.beside))
     }
 
     /// The stored, acked and still remembered copy that makes a publish a duplicate. (An engine may forget a millisecond late.)
