@@ -72,6 +72,8 @@ pub struct Client {
     pub retry: VecDeque<What>,
     /// it only finishes what it has begun
     pub stopping: bool,
+    /// it does not come back, whatever it is delivered on its way out
+    pub is_gone: bool,
     next_id: u32,
 }
 
@@ -80,7 +82,7 @@ impl Client {
     pub fn new(number: usize) -> Client {
         let user = if number % 3 == 2 { RESTRICTED } else { OWNER };
         let next_id = 1_000_000 * (number as u32 + 1);
-        Client { user, connection: None, retry: VecDeque::new(), stopping: false, next_id }
+        Client { user, connection: None, retry: VecDeque::new(), stopping: false, is_gone: false, next_id }
     }
 
     /// It is connected.
@@ -150,7 +152,8 @@ impl Client {
     /// It has a moment: what does it do?
     pub fn act(&mut self, ctx: &mut Ctx) -> Act {
         let Some(connection) = &mut self.connection else {
-            return if self.stopping && self.retry.is_empty() { Act::Idle } else { Act::Connect };
+            let is_done = self.is_gone || self.stopping && self.retry.is_empty();
+            return if is_done { Act::Idle } else { Act::Connect };
         };
         if connection.is_mute(ctx) {
             return Act::Idle;

@@ -63,6 +63,8 @@ pub struct WindowPlan {
     pub sequence: bool,
     /// `release = "consumed"`
     pub releases: bool,
+    /// `republish = "drop"`: a message that its consumer publishes again is as any other
+    pub drops_republish: bool,
 }
 
 /// The faults of a run, each with its frequency in thousandths of the occasions.
@@ -193,6 +195,8 @@ impl Plan {
         windows.first_mut().into_iter().for_each(|window| window.draw_sequence(&mut numbers));
         let mut releases = Rng::new(seed.rotate_left(9));
         windows.iter_mut().for_each(|window| window.draw_release(&mut releases));
+        let mut drops = Rng::new(seed.rotate_left(10));
+        windows.iter_mut().for_each(|window| window.drops_republish = drops.chance(700) && window.releases);
         let rate = if limits.chance(250) { limits.pick(&[1, 3, 20]) } else { 0 };
         let crashes = windows.iter().any(|window| window.logged.is_some()) && logs.chance(600);
         let has_store = |w: &WindowPlan| w.late || w.log || w.logged.is_some();
@@ -319,6 +323,7 @@ impl WindowPlan {
             on_duplicate: OnDuplicate::Ack,
             sequence: false,
             releases: false,
+            drops_republish: false,
         }
     }
 }

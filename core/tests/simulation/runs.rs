@@ -56,9 +56,11 @@ fn expect(
 ) -> Result<(), Failure> {
     let mut honest = World::new(seed, middle, Cast::Honest, log);
     let outcome = catch_unwind(AssertUnwindSafe(|| honest.run(steps)));
-    let (healed, lines) = (honest.healed, std::mem::take(&mut honest.ctx.transcript.honest.lines));
+    let (healed, end) = (honest.healed, honest.ctx.now);
+    let lines = std::mem::take(&mut honest.ctx.transcript.honest.lines);
     finish(honest, outcome, " (without the hostile clients)", report)?;
-    world.ctx.transcript.honest.expect(lines, None);
+    // (With hostile clients the run may last longer.)
+    world.ctx.transcript.honest.expect(lines, Some(end));
     let Some(healed) = healed else { return Ok(()) };
     let mut hostile = World::new(seed, middle, Cast::Hostile, log);
     let outcome = catch_unwind(AssertUnwindSafe(|| hostile.run_until(healed).map(|()| 0)));

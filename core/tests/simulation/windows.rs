@@ -395,7 +395,7 @@ impl One {
             confirms: ConfirmRule::Shadow,
             verify_routing: plan.verify,
             forward_to: plan.redirect.then(|| BACKING.into()),
-            republish: RepublishRule::default(),
+            republish: if plan.drops_republish { RepublishRule::Drop } else { RepublishRule::default() },
             quota: plan.quota,
             release: if plan.releases { Release::Consumed } else { Release::Ttl },
             signals: Signals {

@@ -401,6 +401,7 @@ impl World {
         self.ctx.log.say(|| "parting".into());
         for number in 0..self.clients.len() {
             self.ctx.turn_to(Whose::Client(number));
+            self.clients[number].is_gone = true;
             let link = self.clients[number].connection.as_ref().map(|connection| connection.link);
             match link {
                 Some(_) if self.ctx.rng.chance(500) => self.clients[number].leave(),

@@ -243,7 +243,9 @@ impl Truth {
 
     /// Returns a publish of a connection as the copy of a delivery that it may be, if it has an id. Each incarnation of an id is another.
     fn delivery_of(&self, link: LinkId, what: What) -> Option<Delivered> {
-        Some((link, what.exchange, what.routing_key, what.id?))
+        let window = self.window_of(what.exchange).map(|window| &self.windows[window]);
+        let is_any_other = self.deduplicates && window.is_some_and(|window| window.drops_republish);
+        Some((link, what.exchange, what.routing_key, what.id?)).filter(|_| !is_any_other)
     }
 
     /// Returns the copies that a consumer may publish of this delivery: the same, and the same without its death. Nobody adds a death.
