@@ -3,7 +3,6 @@
 use super::content::{Assembler, Whole, body, body_of, compose, is_number};
 use super::ctx::Ctx;
 use super::jobs::{self, Jobs, PREFETCH, QUEUES};
-use super::schedule::instant;
 use super::streams::{Mark, Out, push};
 use super::truth::{LinkId, ROUTING_KEYS, Uid};
 use super::users::may_publish;
