@@ -75,7 +75,7 @@ fn simulation_million_steps() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 67] = [
+const MUST_HAPPEN: [&str; 72] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -121,8 +121,13 @@ const MUST_HAPPEN: [&str; 67] = [
     "probe",
     "recovered",
     "relay asked for a sign",
+    "relay: a client is cut",
+    "relay: a client is spared",
     "relay: a copy",
     "relay: a line of the audit",
+    "relay: a publish comes again",
+    "relay: acks are held",
+    "relay: an ack is dropped",
     "relay crashed",
     "relay: held back by a rate",
     "republished",
