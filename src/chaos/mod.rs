@@ -149,7 +149,7 @@ impl Chaos {
     /// Starts a run. `by`: who wants it. `windows`: those that it may name. `connections`: how many there have been until now.
     pub fn start(
         self: &Arc<Chaos>,
-        order: ChaosOrder,
+        order: &ChaosOrder,
         by: &str,
         windows: &[Watched],
         connections: u64,
@@ -184,8 +184,7 @@ impl Chaos {
             };
             inner.runs += 1;
             let numbers = (inner.runs, connections);
-            let run =
-                Arc::new(Run::new(numbers, &order, by, chosen.cloned().collect(), (now, wall), replays));
+            let run = Arc::new(Run::new(numbers, order, by, chosen.cloned().collect(), (now, wall), replays));
             inner.run = Some(Arc::clone(&run));
             run
         };

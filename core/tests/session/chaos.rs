@@ -320,7 +320,8 @@ fn an_ack_in_a_transaction_is_left_alone() {
     let mut pair = post.pair();
     pair.client(tx_select(1));
     pair.upstream(tx_select_ok(1));
-    (pair.to_client(), pair.to_upstream());
+    pair.to_client();
+    pair.to_upstream();
     begin(&mut pair, consume_acking(1, "q", "c"), "c");
     begin_chaos(&mut pair, ChaosFault::Redeliver);
     shown(&mut pair, &job("a"), 1, 1);

@@ -109,7 +109,7 @@ pub(super) async fn start(
     let in_force = admin.running.now();
     let connections = admin.connections.last_number();
     let report =
-        admin.chaos.start(order, &caller.shown(), &in_force.windows, connections).map_err(complaint)?;
+        admin.chaos.start(&order, &caller.shown(), &in_force.windows, connections).map_err(complaint)?;
     let shares = report.faults.iter().filter(|fault| fault.share > 0.0);
     let shares: Vec<String> = shares.map(|fault| format!("{} {}", fault.fault, fault.share)).collect();
     let text = format!("a run of chaos has begun: seed {}, {}", report.seed, shares.join(", "));
