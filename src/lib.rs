@@ -11,6 +11,7 @@
 //! live               the configuration in force, and how a new one takes its place
 //! store              the windows, and the stores that outlive the process
 //! net                the sockets of clients and of the broker; the clock is read here
+//! chaos              trouble that an operator asks for
 //! signals            what is said of dropped publishes, beside the answer to their publisher
 //! config             the file, the flags and the environment, checked once
 //! tls                the settings of TLS, made from files with certificates
@@ -23,6 +24,7 @@
 mod accept;
 pub mod admin;
 mod bounded_file;
+pub mod chaos;
 pub mod cli;
 pub mod clock;
 pub mod config;

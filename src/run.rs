@@ -2,6 +2,7 @@
 //! stops everything in order.
 
 use hapax::admin::{self, Admin, Parts, telemetry};
+use hapax::chaos::Chaos;
 use hapax::clock;
 use hapax::config::{Config, ListenerConfig, ProxyProtocol};
 use hapax::live::{self, Reloader, Running, Source};
@@ -179,9 +180,14 @@ async fn serve_until_told(
     let telemetry_tls = config.telemetry.tls.clone().map(|files| files.open("telemetry")).transpose()?;
     let duplicates_tls = config.duplicates.as_ref().and_then(|duplicates| duplicates.tls.clone());
     let duplicates_tls = duplicates_tls.map(|files| files.open("duplicates")).transpose()?;
+    let replay_tls = config.chaos.replay.as_ref().and_then(|replay| replay.tls.clone());
+    let replay_tls = replay_tls.map(|files| files.open("chaos.replay")).transpose()?;
     certificates.extend(admin_tls.iter().map(|tls| Arc::clone(tls) as _));
     certificates.extend(
-        upstream_tls.iter().chain(&telemetry_tls).chain(&duplicates_tls).map(|tls| Arc::clone(tls) as _),
+        [&upstream_tls, &telemetry_tls, &duplicates_tls, &replay_tls]
+            .into_iter()
+            .flatten()
+            .map(|tls| Arc::clone(tls) as _),
     );
     let opener =
         Opener { tls: upstream_tls, proxy_header: config.upstream_proxy_protocol == ProxyProtocol::V2 };
@@ -226,6 +232,9 @@ async fn serve_until_told(
         }
     };
     let signals = signals::Signals::new(Arc::clone(&set), config.duplicates.clone(), duplicates_tls);
+    let woken = Arc::clone(&connections);
+    let wake = Box::new(move || woken.wake_all());
+    let chaos = Arc::new(Chaos::new(&config.chaos, Arc::clone(&set), replay_tls, leaving.clone(), wake));
     let relay = CurrentRelay::new(Relay {
         shared: Arc::clone(&shared),
         upstreams: Arc::clone(&upstreams),
@@ -235,6 +244,7 @@ async fn serve_until_told(
         connections: Arc::clone(&connections),
         memory: Arc::clone(&memory),
         signals: Arc::clone(&signals),
+        chaos: Arc::clone(&chaos),
         spans: spans.clone(),
     });
     let running = Running::new(&config, windows, draining.clone());
@@ -263,6 +273,7 @@ async fn serve_until_told(
             upstreams: Arc::clone(&upstreams),
             certificates: Arc::clone(&certificates),
             signals,
+            chaos,
             tls: admin_tls,
             reloader: Some(Arc::clone(&reloader)),
             draining: leaving.clone(),

@@ -29,6 +29,7 @@ const BELOW_TOOLS: &[&str] = &[
     "log",
     "store",
     "signals",
+    "chaos",
     "net",
     "live",
     "admin",
@@ -48,9 +49,13 @@ const SHELL: Layers = &[
     ("log", &["config"]),
     ("store", &["clock", "process", "bounded_file", "tls", "config", "log"]),
     ("signals", &["clock", "tls", "config", "log", "store"]),
-    ("net", &["accept", "clock", "process", "stats", "tls", "config", "log", "signals"]),
+    ("chaos", &["clock", "tls", "config", "store", "signals"]),
+    ("net", &["accept", "clock", "process", "stats", "tls", "config", "log", "signals", "chaos"]),
     ("live", &["clock", "process", "tls", "config", "log", "store", "net"]),
-    ("admin", &["accept", "clock", "process", "stats", "tls", "config", "log", "signals", "net", "live"]),
+    (
+        "admin",
+        &["accept", "clock", "process", "stats", "tls", "config", "log", "signals", "chaos", "net", "live"],
+    ),
     ("tools", BELOW_TOOLS),
     ("cli", &["config", "store", "tools"]),
 ];

@@ -40,6 +40,8 @@ pub(super) enum Kind {
     Log,
     /// the process drains
     Drain,
+    /// a run of chaos has begun, or is over
+    Chaos,
     /// an operator has closed a connection
     Close,
     /// a window's store went down, or came back
@@ -194,6 +196,8 @@ pub(super) struct Watch {
     levels: HashMap<Arc<str>, Level>,
     upstreams: HashMap<Arc<str>, bool>,
     draining: bool,
+    /// the number of the last run of chaos whose end the journal has
+    chaos: u64,
     reload: Option<crate::live::LastReload>,
 }
 
@@ -233,6 +237,12 @@ impl Watch {
         let draining = *admin.draining.borrow();
         if draining && !std::mem::replace(&mut self.draining, draining) {
             journal.add(Kind::Drain, None, "the relay drains, and then ends", None);
+        }
+        let over = admin.chaos.report().filter(|report| !report.running && report.number > self.chaos);
+        if let Some(over) = over {
+            self.chaos = over.number;
+            let why = over.ended.as_deref().unwrap_or_default();
+            journal.add(Kind::Chaos, None, &format!("the run of chaos is over ({why})"), over.ended_by);
         }
         let last = admin.running.last_reload();
         if self.reload.replace(last).is_some_and(|before| before != last) {

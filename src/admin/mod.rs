@@ -28,6 +28,7 @@ mod listen;
 mod metrics;
 pub mod telemetry;
 
+use crate::chaos::Chaos;
 use crate::config::Config;
 use crate::live::{Reloader, Running};
 use crate::net::{ConnectionList, Spans, Upstreams};
@@ -86,6 +87,8 @@ pub struct Parts<'a> {
     pub certificates: Arc<Certificates>,
     /// what is said of dropped publishes
     pub signals: Arc<Signals>,
+    /// makes trouble on request
+    pub chaos: Arc<Chaos>,
     /// the settings of TLS of this listener; `None`: it is served without
     pub tls: Option<Arc<tls::Server>>,
     /// reads the configuration again; `None`: this process can't
@@ -107,6 +110,7 @@ pub struct Admin {
     keys: KeyMaker,
     stats: Arc<Stats>,
     connections: Arc<ConnectionList>,
+    chaos: Arc<Chaos>,
     metrics: Metrics,
     upstreams: Arc<Upstreams>,
     draining: watch::Receiver<bool>,
@@ -135,6 +139,7 @@ impl Admin {
             upstreams,
             certificates,
             signals,
+            chaos,
             tls,
             reloader,
             draining,
@@ -151,8 +156,9 @@ impl Admin {
                 certificates,
                 draining.clone(),
                 Arc::clone(&exports),
-                signals,
+                (signals, Arc::clone(&chaos)),
             ),
+            chaos,
             journal: Journal::default(),
             history: History::new(&since),
             exports: Arc::clone(&exports),

@@ -6,7 +6,7 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, WindowConfig, addresses, duplicates, guard, listener, log_filter, machine, sequence, store,
+    Token, WindowConfig, addresses, chaos, duplicates, guard, listener, log_filter, machine, sequence, store,
     telemetry, token, upstream, value, warnings,
 };
 use crate::tls::ClientFiles;
@@ -111,6 +111,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let limits = read_limits(top.section("limits", report), report);
     let stores = store::read(top.section("store", report), report);
     let duplicates = duplicates::read(top.section("duplicates", report), report);
+    let chaos = chaos::read(top.section("chaos", report), report);
     let timeouts = read_timeouts(top.section("timeouts", report), report);
     let log = read_log(top.section("log", report), report);
     let telemetry = telemetry::read(top.section("telemetry", report), report);
@@ -140,6 +141,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
         state_dir,
         store: stores,
         duplicates,
+        chaos,
         memory_budget,
         limits,
         timeouts,

@@ -3,8 +3,8 @@
 
 use super::machine;
 use super::{
-    Config, Judges, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings, Telemetry,
-    Timeouts, UpstreamAddress, UpstreamHealth, UpstreamOrder, WindowConfig,
+    ChaosSettings, Config, Judges, Limits, LogFormat, LogSettings, ProxyProtocol, StoreKind, StoreSettings,
+    Telemetry, Timeouts, UpstreamAddress, UpstreamHealth, UpstreamOrder, WindowConfig,
 };
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::local::Limits as WindowLimits;
@@ -81,6 +81,12 @@ pub const REDIS_PREFIX: &str = "hapax:";
 pub const COPIES: usize = 10_000;
 /// Bytes. They are taken only while the broker does not keep up.
 pub const COPIES_BYTES: usize = 64 << 20;
+/// The longest run of chaos: long enough to watch a retry of every kind, and over before it is forgotten.
+pub const CHAOS: Duration = Duration::from_secs(900);
+/// The longest that chaos holds confirms back. Clients have given up on most brokers by then.
+pub const CHAOS_HOLD: Duration = Duration::from_secs(30);
+/// No configuration allows a longer one: the publishes of a connection would reach `limits.max_unresolved`.
+pub const LONGEST_HOLD: Duration = Duration::from_secs(600);
 /// Bytes of a stream at least: one of its segments, and some room.
 pub const STREAM_LEAST: usize = 1 << 20;
 /// The same as RabbitMQ's own `handshake_timeout`.
@@ -151,12 +157,26 @@ impl Default for Config {
             state_dir: None,
             store: StoreSettings::default(),
             duplicates: None,
+            chaos: ChaosSettings::default(),
             memory_budget: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             log: LogSettings::default(),
             telemetry: Telemetry::default(),
             windows: vec![WindowConfig::named(WINDOW_NAME)],
+        }
+    }
+}
+
+impl Default for ChaosSettings {
+    fn default() -> ChaosSettings {
+        ChaosSettings {
+            enabled: false,
+            vhosts: Vec::new(),
+            users: vec![Pattern::everything()],
+            max_duration: CHAOS,
+            max_hold: CHAOS_HOLD,
+            replay: None,
         }
     }
 }

@@ -82,6 +82,11 @@ fn effect_of(key: &str, window: bool) -> Effect {
             | "limits.waiters_per_id"
             | "timeouts.drain"
             | "memory_budget"
+            | "chaos.enabled"
+            | "chaos.vhosts"
+            | "chaos.users"
+            | "chaos.max_duration"
+            | "chaos.max_hold"
             | "log.level",
         ) => Effect::Now,
         (
@@ -192,6 +197,7 @@ impl Diff {
             ("digest_secret", old.digest_secret != new.digest_secret),
             ("store.stream", old.store.stream != new.store.stream),
             ("store.redis", old.store.redis != new.store.redis),
+            ("chaos.replay", old.chaos.replay != new.chaos.replay),
         ] {
             if differs && !is_told(&changes, key) {
                 changes.push(secret(key));

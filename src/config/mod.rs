@@ -11,6 +11,7 @@
 //! ```
 
 mod addresses;
+mod chaos;
 mod check;
 mod diff;
 mod duplicates;
@@ -35,6 +36,7 @@ mod warnings;
 
 pub mod defaults;
 
+pub use chaos::{ChaosSettings, ReplaySettings};
 pub(crate) use check::{TICK, most};
 pub use diff::{Change, Diff, Effect};
 pub use duplicates::DuplicatesSettings;
@@ -105,6 +107,8 @@ pub struct Config {
     pub store: StoreSettings,
     /// the broker that gets copies of dropped publishes; `None`: nobody gets any
     pub duplicates: Option<DuplicatesSettings>,
+    /// whether the relay may make trouble on request
+    pub chaos: ChaosSettings,
     /// bytes that the windows with `capacity = "auto"` share
     pub memory_budget: Option<usize>,
     /// limits of size and number

@@ -3,6 +3,7 @@
 use super::show_tls;
 use super::value::{show_bytes, show_id};
 use super::{Config, Sources, guard, warnings};
+use hapax_core::window::set::Pattern;
 use hapax_core::wire::IdSource;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
@@ -158,6 +159,24 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         show_tls::write_client("duplicates.tls", duplicates.tls.as_ref(), out)?;
     }
 
+    let chaos = &config.chaos;
+    out.section("[chaos]", "chaos.".into())?;
+    out.raw("enabled", chaos.enabled)?;
+    out.raw("vhosts", patterns(&chaos.vhosts))?;
+    out.raw("users", patterns(&chaos.users))?;
+    out.duration("max_duration", chaos.max_duration)?;
+    out.duration("max_hold", chaos.max_hold)?;
+    if let Some(replay) = &chaos.replay {
+        out.section("[chaos.replay]", "chaos.replay.".into())?;
+        match &replay.uri_file {
+            Some(file) => out.string("uri_file", file.display())?,
+            None => out.raw("uri", list(&replay.nodes))?,
+        }
+        out.raw("messages", replay.messages)?;
+        out.raw("bytes", show_bytes(replay.bytes))?;
+        show_tls::write_client("chaos.replay.tls", replay.tls.as_ref(), out)?;
+    }
+
     let health = &config.upstream_health;
     out.section("[upstream_health]", "upstream_health.".into())?;
     out.duration("interval", health.interval)?;
@@ -209,6 +228,10 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         "\n# memory when full: all windows {windows}, connections at most {} (limits.memory)",
         about_bytes(limits.memory)
     )
+}
+
+fn patterns(patterns: &[Pattern]) -> toml::Value {
+    toml::Value::Array(patterns.iter().map(|pattern| pattern.as_str().into()).collect())
 }
 
 /// Returns the servers as TOML. A password is shown as `***`.

@@ -3,7 +3,7 @@
 
 use super::problem::{Report, Source};
 use super::show::about_bytes;
-use super::{Config, StoreKind, WindowConfig, guard, upstream};
+use super::{Config, StoreKind, WindowConfig, chaos, guard, upstream};
 use hapax_core::pressure::budget;
 use hapax_core::session::is_loopback;
 use hapax_core::window::set::Pattern;
@@ -20,6 +20,7 @@ pub(super) fn add(config: &Config, memory: usize, report: &mut Report) {
     warn_memory(config, memory, report);
     warn_stores(config, report);
     warn_releases(config, report);
+    chaos::warn(config, report);
 }
 
 /// Warns of guards beside windows that let a job be queued again when it is done: the guard hides such a job.

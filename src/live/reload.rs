@@ -341,6 +341,7 @@ impl Reloader {
             }
             self.memory.set_limit(new.limits.memory);
             self.relay.replace(Relay::clone(&self.relay.now()).with(&new));
+            self.relay.now().chaos.configure(&new.chaos);
             if before.log.level != new.log.level {
                 let _ = crate::log::set_level(&new.log.level);
             }

@@ -70,6 +70,16 @@ impl ConnectionList {
         Some(entry)
     }
 
+    /// Wakes the tasks of all connections.
+    pub fn wake_all(&self) {
+        self.inner.lock().open.values().for_each(|entry| entry.mailbox.call());
+    }
+
+    /// Returns the number of the newest connection: how many there have been.
+    pub fn last_number(&self) -> u64 {
+        self.inner.lock().last_number
+    }
+
     /// Returns at most `limit` connections with larger numbers than `id`, oldest first.
     pub fn after(&self, id: u64, limit: usize) -> Vec<Arc<ConnectionEntry>> {
         let later = (Bound::Excluded(id), Bound::Unbounded);

@@ -44,6 +44,7 @@ pub use spans::{Span, Spans};
 pub use transport::Transport;
 pub use upstreams::{NoAnswer, UpstreamNode, Upstreams};
 
+use crate::chaos::Chaos;
 use crate::clock::now;
 use crate::config::Config;
 use crate::log::LogLimiter;
@@ -80,6 +81,8 @@ pub struct Relay {
     pub memory: Arc<MemoryLimit>,
     /// says what is to be said of dropped publishes
     pub signals: Arc<Signals>,
+    /// makes trouble on request
+    pub chaos: Arc<Chaos>,
     /// takes the spans of judged publishes; `None`: there are none
     pub spans: Option<Arc<Spans>>,
 }

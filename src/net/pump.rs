@@ -17,7 +17,7 @@ use super::{CurrentRelay, Gate, LogLimiters, Rates, Relay, Span, bad_headers, no
 use crate::signals::Publisher;
 use bytes::Bytes;
 use hapax_core::session::{
-    Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, Traced, counted_as,
+    ChaosDeed, Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, Traced, counted_as,
 };
 use hapax_core::window::OnConflict;
 use hapax_core::wire::BadHeader;
@@ -93,6 +93,7 @@ pub(super) async fn run(relay: &Relay, arrival: Arrival, gate: &Gate, draining: 
         stall: None,
         allowance: Allowance::default(),
         was_held: false,
+        chaos_seen: 0,
         gave_way_at: 0,
         deadline: None,
         alarm: Alarm::default(),
@@ -162,6 +163,8 @@ struct Pump<'a> {
     allowance: Allowance,
     /// The client had to wait for that once.
     was_held: bool,
+    /// The generation of the orders about chaos that the session follows.
+    chaos_seen: u64,
     /// Bytes that were read when other tasks had their last turn.
     gave_way_at: u64,
     /// The earliest timeout, as of the last wait.
@@ -204,6 +207,7 @@ impl Pump<'_> {
             let wake = self.wait(&mut draining).await;
             self.now = now();
             self.limit_publishes();
+            self.follow_chaos();
             // Read the upstream's answers first, whatever woke the task: if a timeout were handled before an answer
             // that has already arrived, the publish would count as in doubt. Then handle timeouts, then the reason for
             // waking up. Handle mail last: mail may promote a waiting publish, and that must not be sent to an
@@ -262,6 +266,26 @@ impl Pump<'_> {
         self.session.handle_upstream_eof(self.now);
     }
 
+    /// Gives the session its orders about chaos, if they have changed. Before the login nobody knows whether it may be troubled.
+    #[inline]
+    fn follow_chaos(&mut self) {
+        let generation = self.relay.chaos.generation();
+        if generation != self.chaos_seen && self.logged_in {
+            self.chaos_seen = generation;
+            let user = self.session.about().and_then(|about| about.user.as_deref());
+            let vhost = self.session.vhost().map(|vhost| &**vhost).unwrap_or_default();
+            let orders = self.relay.chaos.orders(self.entry.id, vhost, user);
+            self.session.handle_chaos(orders, self.now);
+        }
+    }
+
+    /// Notes what the session has done because of chaos.
+    fn on_chaos(&self, deed: ChaosDeed) {
+        let user = self.session.about().and_then(|about| about.user.as_deref());
+        let vhost = self.session.vhost().map(|vhost| &**vhost).unwrap_or_default();
+        self.relay.chaos.note(deed, vhost, user);
+    }
+
     /// Updates this connection's entry in the list of connections.
     fn note(&self) {
         // The client's socket may be closed already. Then the byte counts stay at their last values.
@@ -291,6 +315,7 @@ impl Pump<'_> {
         }
         self.logged_in = true;
         self.slot.log_in();
+        self.follow_chaos();
         let user = self.session.about().and_then(|about| about.user.as_deref());
         let user = counted_as(user, self.peer.ip());
         let vhost = self.session.vhost().map(|vhost| &**vhost).unwrap_or_default();
@@ -518,12 +543,15 @@ impl Pump<'_> {
                 Output::HeartbeatClient => self.beat_client(),
                 Output::HeartbeatUpstream => self.beat_upstream(),
                 Output::CloseClient => self.close_client(),
+                Output::CutClient => self.cut_client(),
                 Output::CloseUpstream => self.close_upstream(),
                 Output::CutUpstream => self.cut_upstream(),
                 Output::Sighted(sighting) => self.on_sighting(sighting),
                 Output::Audited(sighting) => self.relay.signals.audit(self.publisher(), &sighting, self.now),
                 Output::Copied(copy) => self.relay.signals.copy(self.publisher(), *copy, self.now),
                 Output::BadHeader(header) => self.log_bad_header(header),
+                Output::Chaos(deed) => self.on_chaos(*deed),
+                Output::Kept(publish) => self.relay.chaos.keep(*publish),
                 Output::Traced(traced) => self.on_traced(traced),
             }
         }
@@ -782,6 +810,12 @@ impl Pump<'_> {
     fn close_client(&mut self) {
         if let Some(side) = &mut self.client {
             side.close(FLUSH_PATIENCE, self.now);
+        }
+    }
+
+    fn cut_client(&mut self) {
+        if let Some(side) = self.client.take() {
+            side.cut();
         }
     }
 

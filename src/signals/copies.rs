@@ -329,7 +329,7 @@ impl Flights {
 }
 
 /// Waits for a step of the broker, but not for ever.
-async fn patient<T>(step: impl Future<Output = lapin::Result<T>>) -> Result<T, Why> {
+pub(crate) async fn patient<T>(step: impl Future<Output = lapin::Result<T>>) -> Result<T, Why> {
     match timeout(PATIENCE, step).await {
         Ok(result) => result.map_err(Why::from),
         Err(_) => Err(Why::new("the broker is silent")),
@@ -384,8 +384,9 @@ fn long(text: String) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// Takes the `user-id` away: the broker compares it with the user who publishes, and that is Hapax.
-fn without_user(properties: &BasicProperties) -> BasicProperties {
+/// Takes the `user-id` away, because the broker compares it with the user who publishes, and that is Hapax; and the headers, which each
+/// caller adds as it needs them.
+pub(crate) fn without_user(properties: &BasicProperties) -> BasicProperties {
     type With<T> = fn(BasicProperties, T) -> BasicProperties;
     fn keep<T: Clone>(rest: BasicProperties, value: &Option<T>, with: With<T>) -> BasicProperties {
         match value {

@@ -8,6 +8,7 @@ mod copies;
 
 pub use audit::Audit;
 pub use copies::{Copies, Reason};
+pub(crate) use copies::{patient, without_user};
 
 use crate::config::DuplicatesSettings;
 use crate::tls;

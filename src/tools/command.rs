@@ -119,6 +119,7 @@ fn run_terminal(command: &TerminalCommand) -> Result<(), Failure> {
         TerminalCommand::Drain(args) => commands::drain(args, &client, &mut desk),
         TerminalCommand::Log(args) => commands::log(args, &client, &mut desk),
         TerminalCommand::Drops(args) => commands::drops(args, &client, &mut desk),
+        TerminalCommand::Chaos(args) => commands::chaos(args, &client, &mut desk),
     }
 }
 

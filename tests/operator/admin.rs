@@ -56,6 +56,7 @@ async fn serve_before(nodes: &[SocketAddr], health: &str) -> Served {
         upstreams,
         certificates: Arc::default(),
         signals: Arc::default(),
+        chaos: Arc::default(),
         tls: None,
         reloader: None,
         draining,

@@ -33,4 +33,5 @@ mod restart;
 mod routing_cost;
 mod stream;
 mod tls;
+mod troubled;
 mod upstreams;

@@ -119,6 +119,17 @@ impl Channels {
         self.open.get(&asker.channel).is_some_and(|channel| channel.waits_as(asker.birth))
     }
 
+    /// Returns the channels on which a client that publishes hears no outcome.
+    pub(super) fn silent(&self) -> impl Iterator<Item = ChannelId> {
+        self.open.iter().filter(|(_, channel)| channel.is_silent()).map(|(id, _)| *id)
+    }
+
+    /// Returns true if messages may be lost when the client's connection ends now. `is_unheard`: the client publishes on this channel, and
+    /// has heard no outcome.
+    pub(super) fn would_lose(&self, is_unheard: impl Fn(ChannelId) -> bool) -> bool {
+        self.open.iter().any(|(id, channel)| channel.would_lose(is_unheard(*id)))
+    }
+
     /// Returns the channel that holds the most bytes that only the client can end.
     pub(super) fn most_stuck(&self) -> Option<ChannelId> {
         self.open.iter().max_by_key(|(_, channel)| channel.booked().stuck).map(|(id, _)| *id)

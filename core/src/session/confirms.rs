@@ -207,6 +207,18 @@ impl Confirms {
         }
     }
 
+    /// Returns the publishes that this settles, with the exchanges that they went to.
+    pub(super) fn settled_by(
+        &self,
+        tag: UpstreamTag,
+        multiple: bool,
+    ) -> impl Iterator<Item = (&Entry, WentTo<'_>)> {
+        let last = if multiple && tag.0 == 0 { u64::MAX } else { tag.0 };
+        let first = if multiple { 0 } else { tag.0 };
+        let entries = self.entries.iter().skip_while(move |(tag, _)| *tag < first);
+        entries.take_while(move |(tag, _)| *tag <= last).map(|(tag, entry)| (entry, self.went_to(tag)))
+    }
+
     /// Returns true if others wait for one of `count` unsettled publishes, from this one on.
     pub(super) fn is_awaited(&self, from: usize, count: usize) -> bool {
         let mut some = self.entries.iter().skip(from).take(count);

@@ -7,6 +7,7 @@ use super::Shared;
 use super::blocked::has_capability;
 use super::channel::Channel;
 use super::channels::Channels;
+use super::chaos::{ChaosFault, ChaosOrders, ChaosWhat};
 use super::client::ClientState;
 use super::cx::{Cx, Link, Tickets};
 use super::dismissal;
@@ -193,6 +194,9 @@ impl Connection {
             Beat::Quiet => {}
             Beat::Send => self.link.out.beat_upstream(),
             Beat::Dead => self.upstream_lost(now),
+        }
+        if let Some(chaos) = &mut self.link.chaos {
+            chaos.release(now);
         }
         // Answers that have come in time count, even if the session looks at them too late.
         self.recv_mail(now);
@@ -591,6 +595,58 @@ impl Connection {
             self.link.out.client.abandon();
         }
         self.link.out.close_client();
+        self.leave_upstream(now);
+    }
+
+    /// Follows orders about chaos. `None`: the connection is not to be troubled.
+    pub(super) fn order_chaos(&mut self, orders: Option<ChaosOrders>) {
+        let messages = self.link.messages();
+        let Link { chaos, out, publishes, .. } = &mut self.link;
+        let keeps = |orders: &ChaosOrders| {
+            orders.plan.as_ref().is_some_and(|plan| plan.shares.of(ChaosFault::Replay) > 0.0)
+        };
+        out.traces.set_keeping(orders.as_ref().is_some_and(keeps));
+        let Some(orders) = orders else {
+            *chaos = None;
+            return;
+        };
+        let is_new = chaos.is_none();
+        let chaos = chaos.get_or_insert_default();
+        chaos.order(orders, messages);
+        if is_new && *publishes > 0 {
+            // Nobody has watched on which of them.
+            self.channels.silent().for_each(|id| chaos.publishes_unheard(id));
+        }
+    }
+
+    /// Ends the connection if chaos wants that, and if nothing can be lost by it. A client that publishes without confirms, or gets
+    /// deliveries that count as acked when they are sent, would lose what is on its way, and what is in an exclusive queue is lost with
+    /// the queue.
+    #[cold]
+    pub(super) fn inflict(&mut self, now: Instant) {
+        let messages = self.link.messages();
+        let Link { chaos, exclusive, .. } = &mut self.link;
+        let Some(chaos) = chaos else { return };
+        let Some(mut deed) = chaos.take_end(messages, now) else { return };
+        if !self.sides.client.is_live() || !self.sides.handshake.opened() {
+            return;
+        }
+        let loses = !exclusive.is_empty() || self.channels.would_lose(|id| chaos.is_unheard(id));
+        if let (true, ChaosWhat::Done(fault)) = (loses, deed.what) {
+            deed.what = ChaosWhat::Spared(fault);
+        }
+        chaos.tell(deed);
+        if !loses {
+            self.cut_client(now);
+        }
+    }
+
+    /// Ends the client's side without a word. What was not written to it is lost. The upstream stays until everything is settled, as
+    /// for any client that vanishes.
+    fn cut_client(&mut self, now: Instant) {
+        self.sides.client.gone();
+        self.link.inbound.clear();
+        self.link.out.cut_client();
         self.leave_upstream(now);
     }
 

@@ -4,6 +4,7 @@ use super::Shared;
 use super::bad_header_log::BadHeaderLog;
 use super::blocked::Blocked;
 use super::channels::Channels;
+use super::chaos::Chaos;
 use super::delivered::RouteMark;
 use super::exclusive::ExclusiveQueues;
 use super::finder::{Finder, Source};
@@ -53,6 +54,8 @@ pub(super) struct Link {
     pub(super) deliveries: u64,
     /// headers of the client that can't be understood
     pub(super) bad_headers: BadHeaderLog,
+    /// `None`: the connection may not be troubled
+    pub(super) chaos: Option<Box<Chaos>>,
     /// tells the windows that this session is there
     _presence: Option<Presence>,
 }
@@ -76,6 +79,7 @@ impl Link {
             is_held_back: false,
             deliveries: 0,
             bad_headers: BadHeaderLog::default(),
+            chaos: None,
             _presence: shared.windows.enter(),
         }
     }
@@ -94,6 +98,16 @@ impl Link {
     #[cold]
     pub(super) fn publish_waits(&mut self, window: &Arc<dyn Window>) {
         self.blocked.publish_waits(window, &self.mailbox);
+    }
+
+    /// Returns the number of publishes and deliveries so far.
+    pub(super) fn messages(&self) -> u64 {
+        self.publishes + self.deliveries
+    }
+
+    /// Returns true if chaos holds the confirms of this channel back.
+    pub(super) fn holds_confirms(&self, channel: ChannelId) -> bool {
+        self.chaos.as_ref().is_some_and(|chaos| chaos.holds(channel))
     }
 
     /// Notes a delivery: its consumer may publish it again. `method` and `header` are the payloads of its first two frames.
@@ -228,6 +242,7 @@ impl Link {
             + self.probes.memory()
             + self.exclusive.memory()
             + self.marks.memory()
+            + self.chaos.as_ref().map_or(0, |chaos| chaos.memory())
     }
 }
 

@@ -22,6 +22,11 @@ const KEPT: usize = 65_536;
 pub(super) struct Mark(NonZeroU64);
 
 impl Mark {
+    /// Returns the hash.
+    pub(super) fn number(self) -> u64 {
+        self.0.get()
+    }
+
     fn of(hash: u64) -> Mark {
         Mark(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN))
     }

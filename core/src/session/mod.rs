@@ -29,6 +29,7 @@ mod by_tag;
 mod candidate;
 mod channel;
 mod channels;
+mod chaos;
 mod client;
 mod confirms;
 mod connection;
@@ -78,6 +79,7 @@ mod waiting;
 mod written;
 
 pub use about::About;
+pub use chaos::{ChaosDeed, ChaosFault, ChaosOrders, ChaosPlan, ChaosShares, ChaosWhat, KeptPublish};
 pub use confirms::{ClientTag, UpstreamTag};
 pub use copies::CopiedDuplicate;
 pub use exchanges::Exchanges;
@@ -244,6 +246,8 @@ pub enum Output {
     CloseClient,
     /// Nothing more will be written to the upstream: flush, then close its socket. (Both closed: the session is over.)
     CloseUpstream,
+    /// The client is cut off: drop the bytes that wait to be written to it, and close its socket without a word.
+    CutClient,
     /// The upstream is given up: drop the bytes that wait to be written to it, those in the system's buffers included, and
     /// close its socket. The publishes in them are in doubt now, so they must not be stored later.
     CutUpstream,
@@ -255,6 +259,10 @@ pub enum Output {
     Copied(Box<CopiedDuplicate>),
     /// Make a span of a judged publish. Nothing else depends on it.
     Traced(Box<Traced>),
+    /// Note what was done in a run of chaos. Nothing else depends on it.
+    Chaos(Box<ChaosDeed>),
+    /// Publish this again, later, if its window has it as stored then. Nothing else depends on it.
+    Kept(Box<KeptPublish>),
     /// Log that the client sends this header with a value that can't be understood. It comes once per connection and header.
     BadHeader(BadHeader),
 }

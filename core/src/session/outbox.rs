@@ -209,6 +209,7 @@ pub(super) struct Outbox {
     client_heartbeat: bool,
     upstream_heartbeat: bool,
     close_client: bool,
+    cut_client: bool,
     close_upstream: bool,
     cut_upstream: bool,
     /// lines for the log
@@ -239,6 +240,12 @@ impl Outbox {
     pub(super) fn close_client(&mut self) {
         self.client.shut();
         self.close_client = true;
+    }
+
+    /// Asks to close the client's socket at once, and drops the bytes for it.
+    pub(super) fn cut_client(&mut self) {
+        self.client.abandon();
+        self.cut_client = true;
     }
 
     /// Asks to close the upstream's socket when everything is written.
@@ -272,6 +279,9 @@ impl Outbox {
         }
         if std::mem::take(&mut self.close_client) {
             return Some(Output::CloseClient);
+        }
+        if std::mem::take(&mut self.cut_client) {
+            return Some(Output::CutClient);
         }
         if std::mem::take(&mut self.close_upstream) {
             return Some(Output::CloseUpstream);

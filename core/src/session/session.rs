@@ -2,6 +2,7 @@
 
 use super::about::About;
 use super::awaited::Awaited;
+use super::chaos::ChaosOrders;
 use super::client::ClientState;
 use super::connection::Connection;
 use super::cx::Link;
@@ -331,6 +332,13 @@ impl Session {
         self.connection.link_mut().out.traces.set(every, left);
     }
 
+    /// Lets the connection be troubled as the orders say, or not at all. Begins a run, or ends one: then confirms that were held
+    /// back are written.
+    pub fn handle_chaos(&mut self, orders: Option<ChaosOrders>, now: Instant) {
+        self.connection.order_chaos(orders);
+        self.settle_down(now);
+    }
+
     /// Closes the client's connection with 320 and this reason, because an operator wants it closed. The outcomes of its publishes
     /// are still awaited, so an id whose message the broker acks is remembered, although the client hears no ack.
     pub fn handle_forced_close(&mut self, reason: &str, now: Instant) {
@@ -398,7 +406,8 @@ impl Session {
     /// Returns the next order for the shell; `None` when there is nothing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         let link = self.connection.link_mut();
-        link.out.poll().or_else(|| link.bad_headers.poll())
+        let output = link.out.poll().or_else(|| link.bad_headers.poll());
+        output.or_else(|| link.chaos.as_mut()?.poll())
     }
 
     /// Returns when [`Session::handle_timeout`] has to be called.
@@ -408,7 +417,8 @@ impl Session {
         }
         let channels = self.connection.channels().deadline();
         let awaited = self.awaited.deadline().filter(|_| self.unresolved() > 0);
-        earliest([self.connection.sides().deadline(), channels, self.client_eof, awaited])
+        let held = self.connection.link().chaos.as_ref().and_then(|chaos| chaos.deadline());
+        earliest([self.connection.sides().deadline(), channels, self.client_eof, awaited, held])
     }
 
     // ---- the client's frames ---------------------------------------------------------------------------------------
@@ -605,6 +615,9 @@ impl Session {
         {
             self.client_eof = None;
             self.connection.client_lost(now);
+        }
+        if self.connection.link().chaos.is_some() {
+            self.connection.inflict(now);
         }
         self.follow_drain(now);
         self.connection.start_probe(now);

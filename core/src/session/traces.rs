@@ -38,6 +38,8 @@ pub struct Traced {
 /// The traced publishes of one session. It holds a few at most.
 #[derive(Debug, Default)]
 pub(super) struct Traces {
+    /// some publishes are looked at, or chaos keeps some
+    is_on: bool,
     /// every n-th publish is looked at; 0: none
     every: u32,
     /// how many are passed over before the next one
@@ -50,18 +52,24 @@ impl Traces {
     /// Looks at every n-th publish from now on. The first one comes after `left` others.
     pub(super) fn set(&mut self, every: u32, left: u32) {
         (self.every, self.left) = (every, left.min(every.saturating_sub(1)));
+        self.is_on = every > 0;
+    }
+
+    /// Lets publishes be looked at because chaos keeps some of them, or no more.
+    pub(super) fn set_keeping(&mut self, keeps: bool) {
+        self.is_on = keeps || self.every > 0;
     }
 
     /// Returns true if publishes are looked at.
     #[inline]
     pub(super) fn is_on(&self) -> bool {
-        self.every > 0
+        self.is_on
     }
 
     /// Counts a publish. Returns true if it is to be looked at.
     pub(super) fn is_due(&mut self) -> bool {
-        let due = self.left == 0;
-        self.left = if due { self.every.saturating_sub(1) } else { self.left - 1 };
+        let due = self.left == 0 && self.every > 0;
+        self.left = if due { self.every.saturating_sub(1) } else { self.left.saturating_sub(1) };
         due
     }
 

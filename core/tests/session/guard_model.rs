@@ -11,8 +11,10 @@ use crate::support::methods::{
 use crate::support::pair::Pair;
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, basic, tx};
+use hapax_core::session::{ChaosFault, ChaosPlan, ChaosShares};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 const CONSUMERS: usize = 3;
 const PREFETCH: usize = 3;
@@ -258,6 +260,20 @@ impl World {
         self.settle();
     }
 
+    /// Acks of this consumer's deliveries are lost on their way from now on, or no more.
+    fn lose_acks(&mut self, at: usize, on: bool) {
+        let line = &mut self.lines[at];
+        let plan = ChaosPlan {
+            seed: 1,
+            shares: ChaosShares::default().with(ChaosFault::Redeliver, 0.7),
+            hold_for: Duration::ZERO,
+            windows: None,
+            until: line.pair.now() + Duration::from_secs(60),
+        };
+        line.pair.chaos(on.then_some(plan));
+        self.settle();
+    }
+
     /// The client vanishes, and comes back.
     fn vanish(&mut self, at: usize) {
         let kind = self.lines[at].kind;
@@ -300,7 +316,7 @@ proptest! {
     #[test]
     fn whatever_consumers_do_each_id_is_done_once(
         kinds in prop::array::uniform3(prop_oneof![Just(Kind::Plain), Just(Kind::Plain), Just(Kind::Tx), Just(Kind::Gets)]),
-        steps in prop::collection::vec((0_u8..16, 0..CONSUMERS, 0_usize..4, any::<bool>()), 0..120),
+        steps in prop::collection::vec((0_u8..18, 0..CONSUMERS, 0_usize..4, any::<bool>()), 0..120),
     ) {
         let mut world = World::new(kinds);
         let mut ids = BTreeSet::new();
@@ -319,7 +335,8 @@ proptest! {
                 12 | 13 => world.get(at),
                 14 if flag => world.say(at, recover(1)),
                 14 => {}
-                _ => world.vanish(at),
+                15 => world.vanish(at),
+                _ => world.lose_acks(at, flag),
             }
         }
         world.finish(&ids);

@@ -9,6 +9,7 @@ mod support;
 mod corpus;
 mod driver;
 
+mod chaos;
 mod client_only;
 mod combined;
 mod conflicts;

@@ -86,7 +86,7 @@ fn seeds_that_were_red_once() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 69] = [
+const MUST_HAPPEN: [&str; 74] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -133,8 +133,13 @@ const MUST_HAPPEN: [&str; 69] = [
     "recovered",
     "relay asked for a sign",
     "released",
+    "relay: a client is cut",
+    "relay: a client is spared",
     "relay: a copy",
     "relay: a line of the audit",
+    "relay: a publish comes again",
+    "relay: acks are held",
+    "relay: an ack is dropped",
     "relay crashed",
     "relay: held back by a rate",
     "republished",

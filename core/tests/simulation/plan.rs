@@ -2,7 +2,7 @@
 //! weather.
 
 use super::rng::Rng;
-use hapax_core::session::Settings;
+use hapax_core::session::{ChaosFault, ChaosShares, Settings};
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{OnDuplicate, OnOutage, Quota, Remember, StorePolicy};
 use std::time::Duration;
@@ -153,6 +153,8 @@ pub struct Plan {
     /// a client reads nothing while bytes that it has written are not taken, as one that writes with blocking calls; then
     /// the relay reads deliveries from the broker only while fewer frames than this wait for the client
     pub blocking: Option<usize>,
+    /// the relay makes trouble itself, for this long
+    pub chaos: Option<(ChaosShares, Micros)>,
 }
 
 impl Plan {
@@ -226,6 +228,7 @@ impl Plan {
             keyholder,
             guards: Rng::new(seed.rotate_left(40)).chance(400),
             alike: others.pick(&[0, 300, 900]),
+            chaos: draw_chaos(&mut Rng::new(seed.rotate_left(56))),
             // (A client that reads late may be later than a short linger.)
             blocking: others.chance(300).then(|| others.pick(&[1, 3, 20])).filter(|_| !tight),
         }
@@ -260,6 +263,19 @@ impl Plan {
         let all = s.linger * 2 + s.in_flight_timeout * 2 + s.handshake_timeout * 2 + s.store_timeout * 4;
         all.as_micros() as u64 + 60 * SECOND + 4 * SECOND * u64::from(self.heartbeat)
     }
+}
+
+/// The trouble that the relay makes itself, if it does. (With dice of its own: the rest of a seed's plan is as it was before.)
+fn draw_chaos(rng: &mut Rng) -> Option<(ChaosShares, Micros)> {
+    let is_on = rng.chance(400);
+    let mut shares = ChaosShares::default();
+    for fault in ChaosFault::ALL {
+        // (Clients publish more than they ack.)
+        let often = if fault == ChaosFault::Redeliver { 1.0 } else { 0.1 };
+        shares = shares.with(fault, often * rng.pick(&[0.0, 0.1, 1.0]));
+    }
+    let lasts = rng.pick(&[SECOND / 10, SECOND, 10 * SECOND]);
+    is_on.then_some((shares, lasts))
 }
 
 fn settings(rng: &mut Rng, tight: bool) -> Settings {

@@ -14,8 +14,9 @@ use super::truth::{LinkId, Truth, Violation};
 use super::watch::Watch;
 use super::windows::SimWindows;
 use crate::support::pair::LOCALHOST;
-use hapax_core::session::Session;
+use hapax_core::session::{ChaosOrders, ChaosPlan, Session};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The relay between clients and broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -329,6 +330,15 @@ impl World {
             Middle::Sessions => {
                 let mut session = Session::new(self.windows.shared(), LOCALHOST, instant(self.ctx.now));
                 session.handle_turn(TURN, instant(self.ctx.now));
+                if let Some((shares, lasts)) = self.ctx.plan.chaos {
+                    let (until, hold_for) = (instant(lasts), Duration::from_millis(30));
+                    let plan = ChaosPlan { seed: 0, shares, hold_for, windows: None, until };
+                    // (By a number that does not depend on anybody else.)
+                    let nth = self.owners.iter().filter(|owner| **owner == number).count();
+                    let connection = (number as u64) << 32 | nth as u64;
+                    let orders = ChaosOrders { connection, plan: Some(Arc::new(plan)) };
+                    session.handle_chaos(Some(orders), instant(self.ctx.now));
+                }
                 self.ctx.watch.begun(session.mailbox(), id, user);
                 Box::new(session)
             }

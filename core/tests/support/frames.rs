@@ -301,6 +301,20 @@ impl Message {
         )
     }
 
+    /// The message as a broker delivers it that has delivered it before.
+    pub fn redelivered(&self, channel: u16, consumer: &str, delivery_tag: u64) -> Frames {
+        self.after(
+            channel,
+            basic::AMQPMethod::Deliver(basic::Deliver {
+                consumer_tag: consumer.into(),
+                delivery_tag,
+                redelivered: true,
+                exchange: self.exchange.as_str().into(),
+                routing_key: self.routing_key.as_str().into(),
+            }),
+        )
+    }
+
     /// As Hapax returns it because it is a duplicate: 319 DUPLICATE.
     pub fn told(&self, channel: u16) -> Frames {
         self.after(

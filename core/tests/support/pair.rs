@@ -11,7 +11,8 @@ use super::methods::{
 use super::probe::{OWN, answers};
 use bytes::BytesMut;
 use hapax_core::session::{
-    CopiedDuplicate, LoopbackUsers, Output, Session, SessionListener, Settings, Shared, Sighting, Traced,
+    ChaosDeed, ChaosOrders, ChaosPlan, CopiedDuplicate, KeptPublish, LoopbackUsers, Output, Session,
+    SessionListener, Settings, Shared, Sighting, Traced,
 };
 use hapax_core::window::Windows;
 use hapax_core::window::{KeyMaker, Release, Window};
@@ -113,6 +114,9 @@ pub struct Pair {
     copied: Vec<CopiedDuplicate>,
     bad_headers: Vec<BadHeader>,
     traced: Vec<Traced>,
+    client_cut: bool,
+    deeds: Vec<ChaosDeed>,
+    kept: Vec<KeptPublish>,
 }
 
 impl Pair {
@@ -124,6 +128,28 @@ impl Pair {
     /// The traced publishes of which the session has told the shell since the last call.
     pub fn traced(&mut self) -> Vec<Traced> {
         std::mem::take(&mut self.traced)
+    }
+
+    /// What chaos has done since the last call.
+    pub fn deeds(&mut self) -> Vec<ChaosDeed> {
+        std::mem::take(&mut self.deeds)
+    }
+
+    /// The publishes that come again, since the last call.
+    pub fn kept(&mut self) -> Vec<KeptPublish> {
+        std::mem::take(&mut self.kept)
+    }
+
+    /// Whether the session has closed the client's socket without a word.
+    pub fn client_is_cut(&self) -> bool {
+        self.client_cut
+    }
+
+    /// The connection, which is the first, may be troubled as this plan says; or by no run, but it may.
+    pub fn chaos(&mut self, plan: Option<ChaosPlan>) {
+        let orders = ChaosOrders { connection: 1, plan: plan.map(Arc::new) };
+        self.session.handle_chaos(Some(orders), self.now);
+        self.pump();
     }
 
     /// A client has just connected; the session dials and finds an upstream.
@@ -184,6 +210,9 @@ impl Pair {
             client_closed: false,
             bad_headers: Vec::new(),
             traced: Vec::new(),
+            client_cut: false,
+            deeds: Vec::new(),
+            kept: Vec::new(),
             upstream_closed: false,
             sightings: Vec::new(),
             told_duplicates: Vec::new(),
@@ -447,6 +476,11 @@ impl Pair {
             Output::HeartbeatClient => self.to_client.extend_from_slice(&HEARTBEAT),
             Output::HeartbeatUpstream => self.to_upstream.extend_from_slice(&HEARTBEAT),
             Output::CloseClient => self.client_closed = true,
+            Output::CutClient => {
+                self.client_closed = true;
+                self.client_cut = true;
+                self.to_client.clear();
+            }
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
             Output::Sighted(sighting) if sighting.what.is_conflict() => self.sightings.push(*sighting),
             Output::Sighted(sighting) => self.told_duplicates.push(*sighting),
@@ -454,6 +488,8 @@ impl Pair {
             Output::Copied(copy) => self.copied.push(*copy),
             Output::BadHeader(header) => self.bad_headers.push(header),
             Output::Traced(traced) => self.traced.push(*traced),
+            Output::Chaos(deed) => self.deeds.push(*deed),
+            Output::Kept(kept) => self.kept.push(*kept),
         }
     }
 }

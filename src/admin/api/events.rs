@@ -214,6 +214,7 @@ mod tests {
             upstreams: Upstreams::new(&config, Opener::default(), DEADLINE),
             certificates: Arc::default(),
             signals: Arc::default(),
+            chaos: Arc::default(),
             tls: None,
             reloader: None,
             draining: watch::channel(false).1,

@@ -5,6 +5,7 @@
 
 mod access;
 mod change;
+mod chaos;
 mod connections;
 mod control;
 mod csv;
@@ -66,6 +67,7 @@ fn changing() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(ids::forget))
         .routes(routes!(producers::forget))
         .routes(routes!(connections::close))
+        .routes(routes!(chaos::start, chaos::stop))
         .routes(routes!(control::drain))
         .routes(routes!(control::set_log))
         .routes(routes!(reload::reload))
@@ -84,6 +86,7 @@ fn reading() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(producers::list))
         .routes(routes!(producers::show))
         .routes(routes!(connections::list))
+        .routes(routes!(chaos::show))
         .routes(routes!(control::show_log))
         .routes(routes!(recent::journal))
         .routes(routes!(recent::history))

@@ -36,6 +36,21 @@ pub(in crate::admin) struct Status {
     token_required: bool,
     /// the number of the newest entry of `/api/v1/journal`
     journal: u64,
+    /// the run of chaos that is on; null: there is none
+    chaos: Option<ChaosOn>,
+}
+
+/// A run of chaos that is on.
+#[derive(Clone, PartialEq, Debug, Serialize, ToSchema)]
+struct ChaosOn {
+    /// by which it decides
+    seed: u64,
+    /// who has started it
+    by: String,
+    /// seconds until it is over
+    left_seconds: f64,
+    /// faults that it has done
+    done: u64,
 }
 
 /// Counts of client connections.
@@ -82,6 +97,12 @@ impl Admin {
             listen: self.listen.clone(),
             token_required: self.access.asks_for_token(),
             journal: self.journal.last(),
+            chaos: self.chaos.report().filter(|report| report.running).map(|report| ChaosOn {
+                seed: report.seed,
+                left_seconds: (report.duration_seconds - report.elapsed_seconds).max(0.0),
+                done: report.faults.iter().map(|fault| fault.done).sum(),
+                by: report.by,
+            }),
         }
     }
 

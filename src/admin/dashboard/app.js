@@ -91,6 +91,8 @@ function notices() {
   const found = [];
   if (lostAt !== null) found.push(["bad", `Disconnected since ${fmt.time(lostAt)}. What is shown is from then.${lostWhy ? ` ${lostWhy}` : ""}`]);
   if (last?.status.draining) found.push(["warn", "The relay is draining: it takes no new connections and will end."]);
+  const chaos = last?.status.chaos;
+  if (chaos) found.push(["warn", `A run of chaos is on: clients are cut and delayed on purpose. Seed ${chaos.seed}, started by ${chaos.by}; it ends within ${fmt.span(Math.max(60, Math.ceil(chaos.left_seconds / 60) * 60))}.`]);
   if (last && !last.status.upstream.ok) found.push(["bad", `The broker at ${last.status.upstream.address} does not answer: ${last.status.upstream.error ?? "no reason known"}`]);
   const nodes = last?.status.upstream.ok ? upstreams.down(last.status).map(({ address, error }) => `${address} (${error ?? "no reason known"})`) : [];
   if (nodes.length > 0) found.push(["warn", `${nodes.length === 1 ? "A node" : `${nodes.length} nodes`} of the broker ${nodes.length === 1 ? "does" : "do"} not answer; new connections go to the others: ${nodes.slice(0, 5).join(", ")}${nodes.length > 5 ? ", …" : ""}`]);

@@ -9,6 +9,7 @@
 //! `prometheus-client` appends `_total` to counters and `_info` to infos, so the names here are written without. The
 //! registry adds the prefix `hapax_`. By convention, the metrics of the process itself have no prefix.
 
+mod chaos;
 mod format;
 mod signals;
 mod stores;
@@ -19,6 +20,7 @@ mod windows;
 pub(super) use format::Format;
 
 use super::telemetry::Exports;
+use crate::chaos::Chaos;
 use crate::config::WindowConfig;
 use crate::live::{LastReload, Running};
 use crate::net::Upstreams;
@@ -53,7 +55,7 @@ impl Metrics {
         certificates: Arc<Certificates>,
         draining: watch::Receiver<bool>,
         exports: Arc<Exports>,
-        signals: Arc<Signals>,
+        (signals, chaos): (Arc<Signals>, Arc<Chaos>),
     ) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process::this()));
@@ -65,6 +67,7 @@ impl Metrics {
             draining,
             exports,
             signals,
+            chaos,
         }));
         Metrics(registry)
     }
@@ -90,6 +93,7 @@ struct Relay {
     draining: watch::Receiver<bool>,
     exports: Arc<Exports>,
     signals: Arc<Signals>,
+    chaos: Arc<Chaos>,
 }
 
 impl Collector for Relay {
@@ -110,6 +114,7 @@ impl Collector for Relay {
             "1 while the process drains: it takes no new connections, or will soon take none, and then ends.";
         gauge(&mut encoder, "draining", help, &u64::from(*self.draining.borrow()))?;
         signals::encode(&mut encoder, &self.signals)?;
+        chaos::encode(&mut encoder, &self.chaos)?;
         telemetry(&mut encoder, &self.exports)?;
         reloads(&mut encoder, self.running.last_reload())?;
         tls::encode(&mut encoder, &stats, &self.certificates)?;

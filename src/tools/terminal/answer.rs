@@ -97,6 +97,158 @@ pub struct Status {
     pub connections: ConnectionCounts,
     /// of the process
     pub memory: Memory,
+    /// the run of chaos that is on
+    pub chaos: Option<ChaosOn>,
+}
+
+/// A run of chaos that is on.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct ChaosOn {
+    /// by which it decides
+    pub seed: u64,
+    /// who has started it
+    pub by: String,
+    /// until it is over
+    pub left_seconds: f64,
+    /// faults that it has done
+    pub done: u64,
+}
+
+/// `GET /api/v1/chaos`.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct Chaos {
+    /// whether a run may be started
+    pub enabled: bool,
+    /// the vhosts that may be troubled
+    pub vhosts: Vec<String>,
+    /// the users that may be troubled
+    pub users: Vec<String>,
+    /// the run that is on, or the last one
+    pub run: Option<ChaosRun>,
+}
+
+/// A run of chaos.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct ChaosRun {
+    /// by which it decides
+    pub seed: u64,
+    /// it is on
+    pub running: bool,
+    /// who has started it
+    pub by: String,
+    /// when
+    pub began_at: String,
+    /// when it ended
+    pub ended_at: Option<String>,
+    /// why
+    pub ended: Option<String>,
+    /// who has stopped it
+    pub ended_by: Option<String>,
+    /// how long it was to last
+    pub duration_seconds: f64,
+    /// how long it has lasted
+    pub elapsed_seconds: f64,
+    /// how long confirms are held back
+    pub hold_for_seconds: f64,
+    /// the windows and guards that it troubles
+    pub chosen: Vec<String>,
+    /// what was done
+    pub faults: Vec<ChaosFaultCount>,
+    /// where, and to whom
+    pub rows: Vec<ChaosRow>,
+    /// how many found no row
+    pub rows_left_out: u64,
+    /// redelivered deliveries that were shown
+    pub shown_again: u64,
+    /// those of them that were acked before
+    pub acked_shown_again: u64,
+    /// what windows and guards have answered
+    pub windows: Vec<ChaosAnswers>,
+    /// what became of messages that were to come again
+    pub replays: Option<ChaosReplays>,
+}
+
+/// How often a fault was done.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct ChaosFaultCount {
+    /// which
+    pub fault: String,
+    /// the share that was asked for
+    pub share: f64,
+    /// how often
+    pub done: u64,
+    /// how often it was not, because a message could have been lost
+    pub spared: u64,
+}
+
+/// A count by fault, place and user.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct ChaosRow {
+    /// what
+    pub what: String,
+    /// the window or guard
+    pub window: Option<String>,
+    /// of the client
+    pub vhost: String,
+    /// of the client
+    pub user: String,
+    /// the exchange or routing key
+    pub place: String,
+    /// how often
+    pub count: u64,
+}
+
+/// The answers of a window or guard.
+#[derive(Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct ChaosAnswers {
+    /// its name
+    pub name: String,
+    /// enforce, observe or off
+    pub mode: String,
+    /// forwarded, or shown
+    pub fresh: u64,
+    /// dropped, or hidden
+    pub duplicates: u64,
+    /// got through
+    pub escaped: u64,
+    /// with another body
+    pub conflicts: u64,
+    /// refused
+    pub refused: u64,
+    /// without an id
+    pub no_id: u64,
+    /// whose outcome nobody knows
+    pub in_doubt: u64,
+}
+
+/// Counts of the messages that were to come again.
+#[derive(Deserialize, Clone, Copy, PartialEq, Debug, Default)]
+#[serde(default)]
+pub struct ChaosReplays {
+    /// picked by the seed
+    pub picked: u64,
+    /// published again
+    pub published: u64,
+    /// and refused
+    pub refused: u64,
+    /// not, because nobody has stored them
+    pub not_stored: u64,
+    /// not, for want of room
+    pub full: u64,
+    /// not, because of their vhost
+    pub other_vhost: u64,
+    /// not, because they can't be read
+    pub unreadable: u64,
+    /// nobody knows
+    pub lost: u64,
+    /// not yet
+    pub waiting: u64,
 }
 
 /// The producers of a window.

@@ -33,6 +33,8 @@ pub enum TerminalCommand {
     Log(LogArgs),
     /// Show the last duplicates and who sent them, or follow them as they come
     Drops(DropsArgs),
+    /// Test your own pipeline: let clients lose confirms and connections, and messages come twice, where the configuration allows it
+    Chaos(ChaosArgs),
 }
 
 impl TerminalCommand {
@@ -50,6 +52,7 @@ impl TerminalCommand {
             TerminalCommand::Drain(args) => &args.reach,
             TerminalCommand::Log(args) => &args.reach,
             TerminalCommand::Drops(args) => &args.reach,
+            TerminalCommand::Chaos(args) => &args.reach,
         }
     }
 
@@ -66,6 +69,7 @@ impl TerminalCommand {
             TerminalCommand::Drain(args) => &mut args.reach,
             TerminalCommand::Log(args) => &mut args.reach,
             TerminalCommand::Drops(args) => &mut args.reach,
+            TerminalCommand::Chaos(args) => &mut args.reach,
         }
     }
 }
@@ -413,6 +417,91 @@ pub struct DropsArgs {
     /// How many of the last ones, up to 500 [default: 100, or 10 with --follow]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub limit: Option<u64>,
+}
+
+/// The arguments of `hapax chaos`.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct ChaosArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the flattened struct says it")]
+    pub reach: Reach,
+    #[command(subcommand)]
+    #[expect(missing_docs, reason = "its variants say it")]
+    pub command: ChaosCommand,
+}
+
+/// `hapax chaos …`
+#[derive(Subcommand, Clone, PartialEq, Eq, Debug)]
+pub enum ChaosCommand {
+    /// Start a run. It ends by itself
+    Start(ChaosStartArgs),
+    /// Show whether a run is on, and its faults until now
+    Status,
+    /// End the run that is on
+    Stop,
+    /// Show the faults of the run that is on, or of the last one, and the answers of windows and guards
+    Report {
+        /// The form of the report
+        #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+        format: ReportFormat,
+    },
+}
+
+/// The form of a report.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReportFormat {
+    /// for people
+    Text,
+    /// for programs, as --json
+    Json,
+}
+
+/// The arguments of `hapax chaos start`. A share is a part of the occasions, from 0 to 1.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+#[command(group = clap::ArgGroup::new("fault").required(true).multiple(true))]
+pub struct ChaosStartArgs {
+    /// By which the run decides: the same seed decides the same for the same traffic [default: a new one]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// How long the run lasts: 5m, "1h 30m", or a number of seconds
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = NonEmptyStringValueParser::new())]
+    pub duration: String,
+    /// The share of stored messages whose confirm is lost with their connection
+    #[arg(long, value_name = "SHARE", group = "fault")]
+    pub drop_acks: Option<ShareArg>,
+    /// The share of stored messages at which the confirms of their channel begin to wait
+    #[arg(long, value_name = "SHARE", group = "fault")]
+    pub hold_acks: Option<ShareArg>,
+    /// How long they wait
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = NonEmptyStringValueParser::new())]
+    pub hold_for: String,
+    /// The share of publishes and deliveries at which their connection is cut
+    #[arg(long, value_name = "SHARE", group = "fault")]
+    pub cut: Option<ShareArg>,
+    /// The share of deliveries that are delivered again although they are acked
+    #[arg(long, value_name = "SHARE", group = "fault")]
+    pub redeliver: Option<ShareArg>,
+    /// The share of fresh messages that are published again, within a minute
+    #[arg(long, value_name = "SHARE", group = "fault")]
+    pub replay: Option<ShareArg>,
+    /// Only messages of this window or guard (repeat it for others)
+    #[arg(long = "window", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub windows: Vec<String>,
+}
+
+/// A share, from 0 to 1.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ShareArg(pub f64);
+
+impl Eq for ShareArg {}
+
+impl FromStr for ShareArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ShareArg, String> {
+        let share = text.trim().parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+        share.map(ShareArg).ok_or_else(|| "it must be a number from 0 to 1, as in 0.01".to_owned())
+    }
 }
 
 fn any_count(text: &str) -> Result<u64, String> {

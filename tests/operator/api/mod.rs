@@ -1,5 +1,6 @@
 //! The API over real sockets: what it shows, what it changes, whom it lets in, and the document that describes it.
 
+mod chaos;
 mod doors;
 mod events;
 mod ids;

@@ -9,7 +9,10 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 /// The routes, written down once more: a route that comes or goes must be meant.
-const CONTRACT: [&str; 31] = [
+const CONTRACT: [&str; 34] = [
+    "delete /api/v1/chaos",
+    "get /api/v1/chaos",
+    "post /api/v1/chaos",
     "delete /api/v1/windows/{name}/producers/{key}",
     "get /api/v1/windows/{name}/producers",
     "get /api/v1/windows/{name}/producers/{key}",
@@ -165,6 +168,27 @@ impl Checker {
         self.check("get", one, &site.get(&format!("{path}/x")).await);
     }
 
+    /// The answers about chaos: where it is not allowed, before a run, while one is on, and when it is over.
+    async fn chaos(&mut self) {
+        let path = "/api/v1/chaos";
+        let forbidden = Site::open().await;
+        let allowed = "[chaos]\nenabled = true\nvhosts = [\"a\"]\n[[window]]\nname = \"orders\"\n";
+        for site in [forbidden, Site::start(allowed, None).await] {
+            for body in
+                ["x", "{}", r#"{"cut": 2}"#, r#"{"cut": 0.1, "windows": ["orders"]}"#, r#"{"cut": 0.1}"#]
+            {
+                self.check("post", path, &site.change("POST", path, body).await);
+                self.check("get", path, &site.get(path).await);
+                self.check("get", "/api/v1/status", &site.get("/api/v1/status").await);
+            }
+            for _ in 0..2 {
+                self.check("delete", path, &site.change("DELETE", path, "").await);
+                self.check("get", path, &site.get(path).await);
+            }
+            self.check("post", path, &site.ask("POST", path, &[], "{}").await);
+        }
+    }
+
     /// What a process answers whose file can be read again: as it is, with changes, and broken.
     async fn reloads(&mut self) {
         let leash = Leash::new("reloads").unwrap();
@@ -257,6 +281,7 @@ async fn what_a_live_run_answers_is_as_it_is_described() {
     let tenants = site.get("/api/v1/windows/orders/tenants").await;
     checker.check("get", &format!("{window}/tenants"), &tenants);
     checker.producers().await;
+    checker.chaos().await;
     let log = site.change("PUT", "/api/v1/log", r#"{"level": "chatty"}"#).await;
     checker.check("put", "/api/v1/log", &log);
     let close = site.change("DELETE", "/api/v1/connections/7", "").await;

@@ -1,13 +1,16 @@
 //! An admin interface of a few windows on a port of its own, and as much HTTP as it takes to talk to it.
 
 use hapax::admin::{Admin, Parts, serve};
+use hapax::chaos::Chaos;
 use hapax::config::{Config, Overrides, Secret};
 use hapax::live::{self, Reloader, Running, Source};
 use hapax::net::{ConnectionList, CurrentRelay, MemoryLimit, Opener, Relay, RelaySettings, Upstreams};
 use hapax::stats::Stats;
 use hapax_core::pressure::Watched;
 use hapax_core::session::Shared;
-use hapax_core::window::{Inspect, KeyMaker, Mailbox, Scope, Ticket, Verdict, reserve_one};
+use hapax_core::window::{
+    Inspect, KeyMaker, LiveWindows, Mailbox, Scope, Ticket, Verdict, WindowSet, reserve_one,
+};
 use hapax_core::wire::properties::IdValue;
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -77,6 +80,12 @@ fn read_only_file() -> String {
     FILE.get_or_init(made).clone()
 }
 
+/// Chaos as this configuration allows it, with nobody to trouble.
+fn chaos(config: &Config, draining: &watch::Receiver<bool>) -> Arc<Chaos> {
+    let none = LiveWindows::new(WindowSet::default());
+    Arc::new(Chaos::new(&config.chaos, none, None, draining.clone(), Box::new(|| ())))
+}
+
 impl Site {
     /// Without a token.
     pub(crate) async fn open() -> Site {
@@ -111,6 +120,7 @@ impl Site {
         let set = Arc::clone(&opened.set);
         let shared = Shared::new(config.settings(), opened.keys, set, config.loopback_users(), stats.clone());
         let memory = MemoryLimit::new(config.limits.memory, Arc::clone(&stats));
+        let chaos = chaos(&config, &draining);
         let reloader = Reloader::new(live::Parts {
             source: Source { file: Some(file.to_owned()), overrides },
             running: Running::new(&config, windows.clone(), draining.clone()),
@@ -126,6 +136,7 @@ impl Site {
                 connections: ConnectionList::new(),
                 memory: Arc::clone(&memory),
                 signals: Arc::default(),
+                chaos: Arc::clone(&chaos),
                 spans: None,
             }),
             memory,
@@ -133,12 +144,14 @@ impl Site {
             other_files: 64,
             draining: draining.clone(),
         });
-        Site::serving(&config, windows, (drain, draining), Some(reloader)).await
+        Site::serving(&config, windows, (drain, draining), Some(reloader), chaos).await
     }
 
     /// With these windows, which are as `config` says.
     pub(crate) async fn of(config: &Config, windows: Vec<Watched>) -> Site {
-        Site::serving(config, windows, watch::channel(false), None).await
+        let (drain, draining) = watch::channel(false);
+        let chaos = chaos(config, &draining);
+        Site::serving(config, windows, (drain, draining), None, chaos).await
     }
 
     async fn serving(
@@ -146,6 +159,7 @@ impl Site {
         windows: Vec<Watched>,
         (drain, draining): (watch::Sender<bool>, watch::Receiver<bool>),
         reloader: Option<Arc<Reloader>>,
+        chaos: Arc<Chaos>,
     ) -> Site {
         let (order, orders) = mpsc::channel(1);
         let running = reloader.as_ref().map_or_else(
@@ -162,6 +176,7 @@ impl Site {
             upstreams: Upstreams::new(config, Opener::default(), Duration::from_secs(1)),
             certificates: Arc::default(),
             signals: Arc::default(),
+            chaos,
             tls: None,
             reloader,
             draining,

@@ -241,6 +241,21 @@ async fn the_broker_is_gone_and_the_relay_drains() {
 }
 
 #[tokio::test]
+async fn a_run_of_chaos_is_not_forgotten() {
+    let stub = Stub::new(vec![window_of("orders", &calm())]).await;
+    let page = Browser::open(stub.address).await;
+    stub.change(|now| {
+        now["status"]["chaos"] =
+            json!({ "seed": 7, "by": "<b>me</b> (token)", "left_seconds": 130.5, "done": 12 });
+    });
+    let banner = "A run of chaos is on: clients are cut and delayed on purpose. Seed 7, started by <b>me</b> (token); it ends within 3 min.";
+    page.until_has("#notices", banner).await;
+    stub.change(|now| now["status"]["chaos"] = json!(null));
+    page.until_true("the banner goes", "return document.querySelector('#notices').textContent === ''").await;
+    page.close(&[]).await;
+}
+
+#[tokio::test]
 async fn the_nodes_of_a_cluster_are_listed() {
     let stub = Stub::new(vec![window_of("orders", &calm())]).await;
     let page = Browser::open(stub.address).await;

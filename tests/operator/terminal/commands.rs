@@ -409,3 +409,99 @@ fn check_has_json() {
     assert_eq!(value["errors"][0]["place"], "--listen");
     assert!(value["errors"][0]["fix"].is_string());
 }
+
+#[test]
+fn a_run_of_chaos_is_started_shown_and_stopped() {
+    let stub = Stub::start();
+    let started = ran(
+        &[
+            "chaos",
+            "start",
+            "--seed",
+            "7",
+            "--duration",
+            "5m",
+            "--drop-acks",
+            "0.01",
+            "--hold-acks",
+            "0.01",
+            "--hold-for",
+            "5s",
+            "--cut",
+            "0.001",
+            "--redeliver",
+            "0.01",
+            "--replay",
+            "0.1",
+            "--window",
+            "orders",
+            "--window",
+            "workers",
+        ],
+        &stub,
+    );
+    assert_eq!((started.code, started.out.as_str()), (Some(0), "chaos for 5m, seed 7\n"), "{}", started.err);
+    assert!(started.err.contains("hapax chaos stop"), "{}", started.err);
+    let asked = stub.asked();
+    let (head, body) = asked[0].split_once(" {").unwrap();
+    assert_eq!(head, "POST /api/v1/chaos");
+    let body: Value = serde_json::from_str(&format!("{{{body}")).unwrap();
+    let order = json!({
+        "seed": 7, "duration": "5m", "hold_for": "5s", "drop_acks": 0.01, "hold_acks": 0.01, "cut": 0.001, "redeliver": 0.01,
+        "replay": 0.1, "windows": ["orders", "workers"],
+    });
+    assert_eq!(body, order);
+    let status = ran(&["chaos", "status"], &stub);
+    let line = "on, seed 7, 4m left: drop_acks 12, cut 1, redeliver 40, replay 1,234\n";
+    assert_eq!((status.code, status.out.as_str()), (Some(0), line));
+    let stopped = ran(&["chaos", "stop"], &stub);
+    assert!(stopped.out.starts_with("stopped after 1m: drop_acks 12"), "{}", stopped.out);
+    assert!(stub.asked().last().unwrap().starts_with("DELETE /api/v1/chaos"));
+}
+
+#[test]
+fn the_report_of_a_run_says_what_was_done_and_answered() {
+    let stub = Stub::start();
+    let report = ran(&["chaos", "report"], &stub);
+    assert_eq!((report.code, report.err.as_str()), (Some(0), ""));
+    let lines = squeezed(&report.out);
+    for line in [
+        "seed 7",
+        "began 2026-01-01T10:00:00.000Z by 127.0.0.1:40000 (token)",
+        "lasted 1m of 5m (it is on)",
+        "windows orders",
+        "FAULT SHARE DONE SPARED",
+        "drop_acks 0.01 12 3",
+        "drop_acks orders staging shop orders 12",
+        "and 2 more",
+        "replay: 1,240 picked, 1,234 published again, 2 not stored by anybody, 4 waiting",
+        "orders enforce 12,000 1,250 0 0 0 0 0",
+        "deliveries that consumers were shown again: 41; of these, acked before: 39",
+        "jobs were shown twice after they were done: a [[guard]] for their queues hides them",
+    ] {
+        assert!(lines.iter().any(|l| l == line), "{line} in\n{}", report.out);
+    }
+    assert!(!report.out.contains(['\x1b', '\u{9b}', '\u{202e}', '\r']), "{:?}", report.out);
+    for args in [&["chaos", "report", "--format", "json"][..], &["chaos", "--json", "report"]] {
+        let json = ran(args, &stub);
+        let value: Value = serde_json::from_str(&json.out).unwrap();
+        assert_eq!((&value["seed"], &value["windows"][0]["news"]), (&json!(7), &json!("of a later version")));
+    }
+}
+
+#[test]
+fn a_run_needs_a_fault_and_a_share_is_a_part() {
+    let stub = Stub::start();
+    for (args, told) in [
+        (&["chaos", "start", "--seed", "7"][..], "--drop-acks"),
+        (&["chaos", "start", "--cut", "1.5"], "it must be a number from 0 to 1"),
+        (&["chaos", "start", "--cut", "5%"], "it must be a number from 0 to 1"),
+        (&["chaos", "start", "--cut", "NaN"], "it must be a number from 0 to 1"),
+        (&["chaos"], "start"),
+    ] {
+        let wrong = ran(args, &stub);
+        assert_eq!(wrong.code, Some(2), "{args:?}: {}", wrong.out);
+        assert!(wrong.err.contains(told), "{args:?}: {}", wrong.err);
+    }
+    assert_eq!(stub.asked(), [""; 0]);
+}

@@ -145,6 +145,34 @@ pub fn status() -> Value {
     })
 }
 
+/// A run of chaos that is on, as the API says it. One of its clients wants to write into the terminal.
+pub fn chaos() -> Value {
+    let fault = |fault: &str, share: f64, done: u64, spared: u64| json!({"fault": fault, "share": share, "done": done, "spared": spared});
+    let row = |what: &str, window: Option<&str>, user: &str, count: u64| json!({"what": what, "window": window, "vhost": "staging", "user": user, "place": "orders", "count": count});
+    json!({
+        "enabled": true, "vhosts": ["staging"], "users": ["*"], "running": true,
+        "run": {
+            "number": 1, "seed": 7, "running": true, "by": "127.0.0.1:40000 (token)", "began_at": "2026-01-01T10:00:00.000Z",
+            "ended_at": null, "ended": null, "ended_by": null, "duration_seconds": 300.0, "elapsed_seconds": 60.0,
+            "hold_for_seconds": 5.0, "chosen": ["orders"],
+            "faults": [
+                fault("drop_acks", 0.01, 12, 3), fault("hold_acks", 0.0, 0, 0), fault("cut", 0.001, 1, 0),
+                fault("redeliver", 0.01, 40, 0), fault("replay", 0.1, 1234, 0),
+            ],
+            "rows": [row("drop_acks", Some("orders"), "shop", 12), row("cut", None, HOSTILE, 1)], "rows_left_out": 2,
+            "shown_again": 41, "acked_shown_again": 39,
+            "windows": [{
+                "name": "orders", "mode": "enforce", "fresh": 12_000, "duplicates": 1_250, "escaped": 0, "conflicts": 0,
+                "refused": 0, "no_id": 0, "in_doubt": 0, "news": "of a later version",
+            }],
+            "replays": {
+                "picked": 1240, "published": 1234, "refused": 0, "not_stored": 2, "full": 0, "other_vhost": 0,
+                "unreadable": 0, "lost": 0, "waiting": 4,
+            },
+        },
+    })
+}
+
 /// Duplicates, as the API says them. One is from a stranger who wants to write into the terminal.
 pub fn drops() -> Value {
     let one = |number: u64, id: &str, outcome: &str, seen: Option<f64>| {

@@ -68,6 +68,12 @@ impl Stub {
                 get(async |State(inner): Shared| Json(inner.config.lock().unwrap().clone())),
             )
             .route("/api/v1/upstreams", get(async || Json(facts::upstreams())))
+            .route(
+                "/api/v1/chaos",
+                get(async || Json(facts::chaos()))
+                    .post(async || Json(facts::chaos()["run"].clone()))
+                    .delete(async || Json(facts::chaos()["run"].clone())),
+            )
             .route("/api/v1/drops", get(async || Json(facts::drops())))
             .route("/api/v1/status", get(async || Json(facts::status())))
             .layer(middleware::from_fn_with_state(Arc::clone(&inner), watch))

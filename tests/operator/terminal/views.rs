@@ -2,6 +2,7 @@
 
 use super::facts::{HOSTILE, polled, three, window};
 use hapax::tools::reach::Failure;
+use hapax::tools::terminal::answer::ChaosOn;
 use hapax::tools::terminal::theme::Theme;
 use hapax::tools::terminal::top::model::{Model, Page};
 use hapax::tools::terminal::top::view;
@@ -166,9 +167,10 @@ fn a_broker_that_is_down_and_a_drain_are_loud() {
     model.status.upstream.ok = false;
     model.status.upstream.error = Some(format!("refused {HOSTILE}"));
     model.status.draining = true;
+    model.status.chaos = Some(ChaosOn { left_seconds: 150.0, ..ChaosOn::default() });
     model.status.connections.rejected = 5;
     let text = shown(&mut model, 80, 24);
-    for part in ["DOWN", "DRAINING", "(5 rejected)", "broker: refused evil␛"] {
+    for part in ["DOWN", "DRAINING", "CHAOS, 2m 30s left", "(5 rejected)", "broker: refused evil␛"] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
 }

@@ -31,6 +31,8 @@ pub(in crate::session) struct Deliveries {
     consumers: Consumers,
     /// The client has used `basic.consume`.
     has_consumed: bool,
+    /// It has had a consumer or a `basic.get` with `no-ack`.
+    has_got_acked: bool,
     last_queue: LastQueue,
     /// how many tags Hapax has drawn
     drawn: u64,
@@ -120,6 +122,7 @@ impl Deliveries {
         (self.used, self.has_consumed) = (true, true);
         let Ok(consume) = Consume::parse(frame.payload()) else { return Then::Forward };
         let is_guarded = guard.is_some();
+        self.has_got_acked |= consume.no_ack;
         let is_direct = consume.queue == DIRECT_REPLY;
         let reads =
             guard.map_or(Reads::Unguarded, |guard| guard.recv_consume(&consume, &self.last_queue, cx));
@@ -176,6 +179,7 @@ impl Deliveries {
             MethodId::BASIC_GET => {
                 self.used = true;
                 if let Ok(get) = Get::parse(frame.payload()) {
+                    self.has_got_acked |= get.no_ack;
                     self.gets.push_back(get.no_ack);
                 }
             }
@@ -184,9 +188,15 @@ impl Deliveries {
         }
     }
 
-    /// Notes that the client has used the channel for deliveries.
-    pub(super) fn note_use(&mut self) {
+    /// Notes a `basic.get` that a guard handles.
+    pub(super) fn note_get(&mut self, frame: View<'_>) {
         self.used = true;
+        self.has_got_acked |= Get::parse(frame.payload()).is_ok_and(|get| get.no_ack);
+    }
+
+    /// Returns true if the broker may have taken a delivery for acked when it was sent.
+    pub(super) fn has_got_acked(&self) -> bool {
+        self.has_got_acked
     }
 
     /// Handles `tx.commit` or `tx.rollback` of the client.

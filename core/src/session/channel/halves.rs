@@ -80,6 +80,16 @@ impl Halves {
         }
     }
 
+    /// Tells chaos if the client publishes here and hears no outcome.
+    #[inline]
+    pub(super) fn note_unheard(&self, cx: &mut Cx<'_>) {
+        if let Some(chaos) = &mut cx.link.chaos
+            && self.publisher.ledger().is_silent()
+        {
+            chaos.publishes_unheard(self.id);
+        }
+    }
+
     /// Shows the client what the guard has ready, and settles what it hides.
     #[inline]
     pub(super) fn advance_guard(&mut self, cx: &mut Cx<'_>) {
@@ -311,10 +321,10 @@ impl Halves {
     }
 }
 
-/// Returns true if deliveries of this vhost may mean something to a window.
+/// Returns true if deliveries of this vhost may mean something to a window, or to chaos.
 fn is_watched(cx: &Cx<'_>) -> bool {
     let (windows, vhost) = (&cx.shared.windows, cx.link.finder.vhost());
-    windows.has_guards(vhost) || windows.releases(vhost)
+    windows.has_guards(vhost) || windows.releases(vhost) || cx.link.chaos.is_some()
 }
 
 /// Asks for the right that a waiting publish needs. Returns true if the frames after it may be looked at, too.

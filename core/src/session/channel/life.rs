@@ -158,6 +158,8 @@ impl Life {
     pub(super) fn flush(&self, halves: &mut Halves, cx: &mut Cx<'_>) {
         if halves.may_flush() {
             match self.state {
+                // (A client that has closed its connection gets all that is there.)
+                State::Open if !self.client_gone && cx.link.holds_confirms(halves.id()) => {}
                 State::Open
                 | State::Settling(_)
                 | State::Closing

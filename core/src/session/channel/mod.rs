@@ -140,6 +140,16 @@ impl Channel {
         self.halves.is_settled()
     }
 
+    /// Returns true if a client that publishes here hears no outcome.
+    pub(in crate::session) fn is_silent(&self) -> bool {
+        self.halves.publisher.ledger().is_silent()
+    }
+
+    /// Returns true if messages may be lost when the client's connection ends now. `is_unheard`: it has published and has heard no outcome.
+    pub(in crate::session) fn would_lose(&self, is_unheard: bool) -> bool {
+        is_unheard && self.is_silent() || self.halves.deliveries.has_got_acked()
+    }
+
     /// Returns true if something has begun that only the client can end: a message that is not whole, a transaction with messages or acks
     /// in it, a delivery that it has not acked.
     pub(in crate::session) fn awaits_client(&self) -> bool {
@@ -209,7 +219,11 @@ impl Channel {
         if !in_order || !self.life.is_open() || !self.halves.publisher.takes_publishes() {
             return Ok(());
         }
+        let before = cx.link.publishes;
         self.halves.publisher.recv_publishes(most, cx)?;
+        if cx.link.publishes != before {
+            self.halves.note_unheard(cx);
+        }
         self.advance(cx)
     }
 
@@ -229,6 +243,7 @@ impl Channel {
         match id {
             MethodId::BASIC_PUBLISH => {
                 publisher.recv_publish(frame, whole);
+                self.halves.note_unheard(cx);
                 return Ok(());
             }
             MethodId::CONFIRM_SELECT => {
@@ -304,7 +319,7 @@ impl Channel {
                 let then = guard.recv_client(id, frame, is_tx, deliveries.last_queue(), cx)?;
                 match (id, &then) {
                     // The guard knows what it has asked for.
-                    (MethodId::BASIC_GET, guard::Then::Instead(_)) => deliveries.note_use(),
+                    (MethodId::BASIC_GET, guard::Then::Instead(_)) => deliveries.note_get(frame),
                     _ => deliveries.recv_client(id, frame, is_tx),
                 }
                 return Ok(then);
@@ -387,6 +402,9 @@ impl Channel {
             && let Ok(settle) = Settle::parse(frame.payload())
         {
             let outcome = if id == MethodId::BASIC_ACK { Outcome::Acked } else { Outcome::Nacked };
+            if cx.link.chaos.is_some() && outcome == Outcome::Acked {
+                self.halves.publisher.ledger().trouble(self.halves.id(), settle, cx);
+            }
             self.halves.publisher.recv_settle(settle, outcome, cx);
             return self.advance(cx);
         }

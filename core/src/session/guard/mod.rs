@@ -30,7 +30,7 @@ pub(super) use self::guarded::Guarded;
 use self::guarded::Id;
 use self::judging::Judging;
 pub(super) use self::settles::is_settle;
-use self::settles::tag_of;
+use self::settles::{is_redelivered, tag_of};
 use self::tags::Shown;
 use self::withheld::{Arrival, Facts, For, Known, Withheld};
 use super::candidate::{body_of, header_of};
@@ -400,6 +400,9 @@ impl Guard {
         let header = header_of(content.octets());
         cx.link.delivered(cx.shared, method.payload(), header);
         let consumed = self.releases.of(cx.shared, cx.link.finder.vhost(), method.payload(), header);
+        if cx.link.chaos.is_some() {
+            self.trouble(method, header, facts, cx);
+        }
         if client == facts.upstream {
             cx.link.out.client.forward(method);
         } else {
@@ -418,6 +421,17 @@ impl Guard {
         }
         if facts.acks {
             self.judging.settles.hide(facts.upstream);
+        }
+    }
+
+    /// Lets chaos look at a delivery that the client is shown: its ack may be turned into its opposite.
+    #[cold]
+    fn trouble(&mut self, method: View<'_>, header: &[u8], facts: &Facts, cx: &mut Cx<'_>) {
+        let Some(chaos) = &mut cx.link.chaos else { return };
+        let guard = facts.by.as_ref().map(|by| &by.window().rules().name);
+        let kind = (is_redelivered(method), facts.counts);
+        if let Some(deed) = chaos.recv_shown((method.payload(), header), guard, kind, cx.now) {
+            self.judging.settles.lose_ack(facts.upstream, deed);
         }
     }
 

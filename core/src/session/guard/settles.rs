@@ -7,6 +7,7 @@
 //! Hapax commits them by itself: a prefetch is free again only then.
 
 use super::tags::{Shown, Tags};
+use crate::session::chaos::ChaosDeed;
 use crate::session::cx::Cx;
 use crate::session::fault::Fault;
 use crate::session::outbox::{Lane, View};
@@ -24,6 +25,8 @@ use std::time::{Duration, Instant};
 const REQUEUE_NACK: u8 = 2;
 /// The same of `basic.reject`.
 const REQUEUE_REJECT: u8 = 1;
+/// Bytes of an ack that is to be lost: an estimate.
+const LOST_ACK: usize = 256;
 
 /// A delivery that the client has settled in a transaction.
 #[derive(Debug)]
@@ -69,6 +72,9 @@ pub(super) struct Settles {
     recovering: VecDeque<bool>,
     /// The broker has all unacked deliveries back. No settle is sent any more.
     is_mute: bool,
+    /// Deliveries that the broker shall deliver again although the client acks them, by its tags: chaos. The deed is told when the
+    /// client has acked.
+    lost_acks: BTreeMap<u64, Option<Box<ChaosDeed>>>,
 }
 
 impl Settles {
@@ -83,13 +89,15 @@ impl Settles {
             transactions: Transactions::default(),
             recovering: VecDeque::new(),
             is_mute: false,
+            lost_acks: BTreeMap::new(),
         }
     }
 
     /// Returns the bytes that they take.
     pub(super) fn memory(&self) -> usize {
         let own = self.acks.len() + self.returns.len() + self.transactions.own.len();
-        self.tags.memory() + own * 16 + self.transactions.open.len() * size_of::<Settled>()
+        let lost = self.lost_acks.len() * LOST_ACK;
+        self.tags.memory() + lost + own * 16 + self.transactions.open.len() * size_of::<Settled>()
     }
 
     /// Returns true if the broker is about to take all unacked deliveries back.
@@ -165,6 +173,9 @@ impl Settles {
     /// Handles that the client has acked these: their ids are seen from now on, whatever becomes of the ack on its way to the broker. An
     /// ack waits until its id is remembered.
     fn ack(&mut self, taken: BTreeMap<u64, Shown>, cx: &mut Cx<'_>) {
+        if !self.lost_acks.is_empty() {
+            self.tell_lost_acks(&taken, cx);
+        }
         let mut now = Vec::with_capacity(taken.len());
         let mut batches: Vec<Batch> = Vec::new();
         for Shown { upstream, reserved, consumed } in taken.into_values() {
@@ -204,10 +215,43 @@ impl Settles {
                 }
             }
         }
-        self.write(MethodId::BASIC_ACK, 0, now, &mut cx.link.out.upstream);
+        self.write_acks(now, &mut cx.link.out.upstream);
+    }
+
+    /// Lets the ack of a delivery that the client is about to be shown be lost: the broker delivers it again.
+    pub(super) fn lose_ack(&mut self, upstream: u64, deed: Box<ChaosDeed>) {
+        self.lost_acks.insert(upstream, Some(deed));
+    }
+
+    /// Tells of the acks that are lost, now that the client has sent them. If the run is over, none is.
+    #[cold]
+    fn tell_lost_acks(&mut self, taken: &BTreeMap<u64, Shown>, cx: &mut Cx<'_>) {
+        let chaos = cx.link.chaos.as_mut().filter(|chaos| chaos.plan(cx.now).is_some());
+        let Some(chaos) = chaos else {
+            // (Those that were told of are on their way.)
+            self.lost_acks.retain(|_, deed| deed.is_none());
+            return;
+        };
+        for shown in taken.values() {
+            let deed = self.lost_acks.get_mut(&shown.upstream).and_then(Option::take);
+            deed.into_iter().for_each(|deed| chaos.tell(deed));
+        }
+    }
+
+    /// Acks these at the broker, and gives back those whose ack is lost.
+    fn write_acks(&mut self, mut acks: Vec<u64>, upstream: &mut Lane) {
+        let mut returns = Vec::new();
+        if !self.lost_acks.is_empty() {
+            returns.extend(acks.extract_if(.., |tag| self.lost_acks.contains_key(tag)));
+        }
+        self.write(MethodId::BASIC_ACK, 0, acks, upstream);
+        self.write(MethodId::BASIC_NACK, REQUEUE_NACK, returns, upstream);
     }
 
     fn write(&mut self, id: MethodId, requeue: u8, tags: Vec<u64>, upstream: &mut Lane) {
+        if !self.lost_acks.is_empty() {
+            tags.iter().for_each(|tag| drop(self.lost_acks.remove(tag)));
+        }
         if self.is_mute {
             return;
         }
@@ -272,7 +316,7 @@ impl Settles {
             let acked = acks.iter().map(|tag| (*tag, true));
             self.transactions.own.extend(acked.chain(returns.iter().map(|tag| (*tag, false))));
         }
-        self.write(MethodId::BASIC_ACK, 0, acks, upstream);
+        self.write_acks(acks, upstream);
         self.write(MethodId::BASIC_NACK, REQUEUE_NACK, returns, upstream);
         if publisher.ledger().is_tx() && self.transactions.open.is_empty() && !publisher.is_amid_transaction()
         {
@@ -339,6 +383,7 @@ impl Settles {
     pub(super) fn recv_recover_ok(&mut self) -> bool {
         self.acks.clear();
         self.returns.clear();
+        self.lost_acks.clear();
         self.unremembered.clear();
         forget(self.tags.clear().into_values());
         self.recovering.pop_front().unwrap_or(true)
@@ -387,6 +432,11 @@ fn forget(shown: impl Iterator<Item = Shown>) {
 /// Returns true if this method of the client settles deliveries.
 pub(in crate::session) fn is_settle(id: MethodId) -> bool {
     matches!(id, MethodId::BASIC_ACK | MethodId::BASIC_NACK | MethodId::BASIC_REJECT)
+}
+
+/// Returns true if the broker has marked this delivery as delivered before.
+pub(super) fn is_redelivered(method: View<'_>) -> bool {
+    tag_of(method).and_then(|(at, _)| method.payload().get(at + 8)).is_some_and(|bits| bits & 1 != 0)
 }
 
 /// Returns the broker's tag of a delivery, and where it stands in the payload of the method.

@@ -457,6 +457,19 @@ impl Ledger {
         }
     }
 
+    /// Lets chaos look at the publishes that an ack of the broker settles.
+    #[cold]
+    pub(in crate::session) fn trouble(&self, channel: ChannelId, settle: Settle, cx: &mut Cx<'_>) {
+        let (Outcomes::Confirms { client: true, confirms }, Some(chaos)) =
+            (&self.outcomes, &mut cx.link.chaos)
+        else {
+            return;
+        };
+        for (entry, went_to) in confirms.settled_by(UpstreamTag(settle.tag), settle.multiple) {
+            chaos.recv_outcome(channel, entry, went_to.exchange(), cx.now);
+        }
+    }
+
     /// Handles `basic.ack` or `basic.nack`.
     pub(super) fn recv_settle(&mut self, settle: Settle, outcome: Outcome, cx: &mut Cx<'_>) {
         // The broker routes in order: nothing that was written before confirms were selected can come back any more.

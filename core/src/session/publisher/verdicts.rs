@@ -9,7 +9,8 @@ use super::sender::Sender;
 use super::signals;
 use crate::session::Settings;
 use crate::session::blame::Blame;
-use crate::session::candidate::{Candidate, Kept, Terms, header_of};
+use crate::session::candidate::{Candidate, Kept, Terms, body_of, header_of};
+use crate::session::chaos::KeptPublish;
 use crate::session::confirms::ClientTag;
 use crate::session::cx::{Cx, Link};
 use crate::session::fault::Fault;
@@ -27,6 +28,7 @@ use crate::window::{
 use crate::wire::frame::FrameKind;
 use crate::wire::method::Publish;
 use crate::wire::{ChannelId, ContentHeader, Sequence};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -198,6 +200,9 @@ impl Verdicts {
     ) -> Result<(), Fault> {
         if cx.link.out.traces.is_on() && until.is_none() {
             trace(&candidate, &verdict, cx);
+            if matches!(verdict, Verdict::Fresh(_)) && !self.sender.ledger.is_tx() {
+                keep(&candidate, cx);
+            }
         }
         let begun = until;
         let until = || until.unwrap_or(cx.now + cx.shared.settings.in_flight_timeout);
@@ -911,6 +916,31 @@ fn trace(candidate: &Candidate<'_>, verdict: &Verdict, cx: &mut Cx<'_>) {
         let (window, claim, publish) = (candidate.window, candidate.terms.claim, candidate.publish);
         let header = header_of(candidate.content.octets());
         out.traces.note(word, Publication { window, claim, vhost: finder.vhost(), publish, header });
+    }
+}
+
+/// Keeps a fresh publish for chaos, if it is to come again. One whose body is not there yet is not among those.
+#[cold]
+fn keep(candidate: &Candidate<'_>, cx: &mut Cx<'_>) {
+    let Link { chaos: Some(chaos), finder, .. } = &mut *cx.link else { return };
+    let name = &candidate.window.rules().name;
+    let Ok(Publish { exchange, routing_key, .. }) = Publish::parse(candidate.publish.payload()) else {
+        return;
+    };
+    if candidate.left == 0
+        && let Some(draw) = chaos.draws_replay(name, cx.now)
+    {
+        let content = candidate.content.octets();
+        chaos.keep(KeptPublish {
+            draw,
+            window: Arc::clone(name),
+            claim: candidate.terms.claim,
+            vhost: finder.vhost().into(),
+            exchange: exchange.into(),
+            routing_key: routing_key.into(),
+            header: Bytes::copy_from_slice(header_of(content)),
+            body: body_of(content).into(),
+        });
     }
 }
 

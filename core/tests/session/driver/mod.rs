@@ -388,10 +388,10 @@ impl Driver {
                 self.to_upstream.extend_from_slice(&bytes);
             }
             Output::HeartbeatClient | Output::HeartbeatUpstream => {}
-            Output::CloseClient => self.client_closed = true,
+            Output::CloseClient | Output::CutClient => self.client_closed = true,
             Output::CloseUpstream | Output::CutUpstream => self.upstream_closed = true,
             Output::Sighted(_) | Output::Traced(_) | Output::Audited(_) | Output::Copied(_) => {}
-            Output::BadHeader(_) => {}
+            Output::BadHeader(_) | Output::Chaos(_) | Output::Kept(_) => {}
         }
     }
 

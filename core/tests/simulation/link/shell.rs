@@ -12,7 +12,7 @@ use super::{Link, Socket, closes};
 use crate::support::frames::Frame;
 use amq_protocol::frame::AMQPFrame;
 use bytes::Bytes;
-use hapax_core::session::{Output, Queued, Reading, Room};
+use hapax_core::session::{ChaosFault, ChaosWhat, Output, Queued, Reading, Room};
 
 fn digest(first: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(first, |digest, byte| (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
@@ -73,7 +73,7 @@ impl Link {
             Output::HeartbeatUpstream => {
                 self.to_upstream(&Bytes::from_static(&hapax_core::wire::emit::HEARTBEAT), ctx);
             }
-            Output::CloseClient => {
+            Output::CloseClient | Output::CutClient => {
                 self.client_socket = Socket::Over;
                 self.to_client.close();
                 self.from_client.drop_reader();
@@ -90,6 +90,15 @@ impl Link {
             Output::Sighted(_) => ctx.truth.count("relay: a duplicate is told of"),
             Output::Audited(_) => ctx.truth.count("relay: a line of the audit"),
             Output::Copied(_) => ctx.truth.count("relay: a copy"),
+            Output::Chaos(deed) => ctx.truth.count(match deed.what {
+                ChaosWhat::Done(ChaosFault::DropAck) => "relay: an ack is dropped",
+                ChaosWhat::Done(ChaosFault::HoldAcks) => "relay: acks are held",
+                ChaosWhat::Done(ChaosFault::Cut) => "relay: a client is cut",
+                ChaosWhat::Done(_) => "relay: an ack of a delivery is lost",
+                ChaosWhat::Spared(_) => "relay: a client is spared",
+                ChaosWhat::ShownAgain => "relay: a delivery is shown again",
+            }),
+            Output::Kept(_) => ctx.truth.count("relay: a publish comes again"),
             Output::BadHeader(_) | Output::Traced(_) => {}
         }
     }

@@ -1,6 +1,7 @@
-//! The commands that ask once and end: `windows`, `ids`, `producers`, `connections`, `upstreams`, `journal`, `drain`, `log`, `reload`, `drops` (which can also stay). Text for people, or with `--json` what the relay
+//! The commands that ask once and end: `windows`, `ids`, `producers`, `connections`, `upstreams`, `journal`, `drain`, `log`, `reload`, `chaos`, `drops` (which can also stay). Text for people, or with `--json` what the relay
 //! said.
 
+mod chaos;
 mod connections;
 mod control;
 mod drops;
@@ -13,8 +14,8 @@ mod windows;
 use super::ApiClient;
 use crate::tools::reach::Failure;
 use crate::tools::terminal::args::{
-    ConnectionsArgs, DrainArgs, DropsArgs, IdsArgs, JournalArgs, LogArgs, ProducersArgs, ReloadArgs,
-    UpstreamsArgs, WindowsArgs,
+    ChaosArgs, ConnectionsArgs, DrainArgs, DropsArgs, IdsArgs, JournalArgs, LogArgs, ProducersArgs,
+    ReloadArgs, UpstreamsArgs, WindowsArgs,
 };
 use crate::tools::text::json;
 use comfy_table::presets::NOTHING;
@@ -94,6 +95,11 @@ pub fn drain(args: &DrainArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Resul
 /// `hapax log`
 pub fn log(args: &LogArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
     control::log(args, client, desk)
+}
+
+/// `hapax chaos …`
+pub fn chaos(args: &ChaosArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    chaos::run(args, client, desk)
 }
 
 /// `hapax drops`

@@ -20,6 +20,9 @@ pub(super) fn lines(model: &Model, theme: Theme, width: usize) -> Vec<Line<'stat
     if status.draining {
         first.push(Span::styled("  DRAINING", theme.bad()));
     }
+    if let Some(chaos) = &status.chaos {
+        first.push(Span::styled(format!("  CHAOS, {} left", span(chaos.left_seconds)), theme.bad()));
+    }
     if model.paused {
         first.push(Span::styled("  PAUSED", theme.selected()));
     }

@@ -1,0 +1,218 @@
+//! Chaos that an operator asks for (`hapax chaos`), in front of a real RabbitMQ: with a window and a guard nothing is lost and nothing is
+//! done twice, and without a guard the report says what is.
+
+use crate::e2e::publisher::{Publisher, check, publish_while};
+use crate::e2e::raw::{Login, Publish, Raw, Told, method_frame};
+use crate::e2e::retry;
+use crate::e2e::site::Site;
+use crate::e2e::wait::{self, PATIENCE};
+use amq_protocol::protocol::{AMQPClass, basic, channel};
+use hapax_testbed::free_port;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+/// A relay before which chaos is allowed in this vhost. Messages are published again through a listener of its own.
+fn troubled(vhost: &str) -> Option<Site> {
+    let port = free_port().unwrap();
+    let config = format!(
+        "[chaos]\nenabled = true\nvhosts = [\"{vhost}\"]\n\
+         [chaos.replay]\nuri = \"amqp://guest:guest@127.0.0.1:{port}/{vhost}\"\n\
+         [[listener]]\naddress = \"127.0.0.1:{port}\"\n\
+         [[window]]\nname = \"orders\"\n\
+         [[guard]]\nname = \"workers\"\nqueue = \"q*\"\nttl = \"1h\"\ncapacity = 100000\n"
+    );
+    Site::of_relay(vhost, &config)
+}
+
+fn start(site: &Site, order: &Value) {
+    site.relay().api("POST", "/api/v1/chaos", &order.to_string());
+}
+
+/// Ends the run, and returns its report.
+fn stop(site: &Site) -> Value {
+    let report = site.relay().api("DELETE", "/api/v1/chaos", "");
+    println!("{report:#}");
+    report
+}
+
+/// How often a fault was done.
+fn done(report: &Value, fault: &str) -> u64 {
+    let faults = report["faults"].as_array().unwrap();
+    let found = faults.iter().find(|one| one["fault"] == fault).expect(fault);
+    found["done"].as_u64().unwrap()
+}
+
+/// A count of a window's answers.
+fn answered(report: &Value, window: &str, what: &str) -> u64 {
+    let windows = report["windows"].as_array().unwrap();
+    windows.iter().find(|one| one["name"] == window).expect(window)[what].as_u64().unwrap()
+}
+
+fn declare(site: &Site, queue: &str) {
+    let mut direct = site.direct();
+    direct.open_channel(1);
+    direct.declare(1, queue, &[]);
+}
+
+/// Publishers with retries, while confirms are lost or late, connections end, and messages come again.
+#[test]
+fn with_a_window_nothing_is_lost_and_nothing_is_there_twice() {
+    const IDS: usize = 1_500;
+    let Some(site) = troubled("troubled-publishers") else { return };
+    declare(&site, "q");
+    let order = json!({
+        "seed": 7, "duration": "2m", "drop_acks": 0.004, "hold_acks": 0.004, "hold_for": "40ms", "cut": 0.002,
+        "replay": 0.2, "windows": ["orders"],
+    });
+    start(&site, &order);
+    let ids = |n: usize| (0..IDS).map(|id| format!("{n}-{id}")).collect();
+    let addr = [site.addr()];
+    let mut publishers: Vec<Publisher> =
+        (0..3).map(|n| Publisher::new(&site.vhost, &addr, ids(n), 20)).collect();
+    publish_while(&mut publishers, |acked| acked.wait_for(0));
+    // Some messages are due by now.
+    let replayed = || {
+        let report = site.relay().api("GET", "/api/v1/chaos", "")["run"].clone();
+        (done(&report, "replay") >= 20).then_some(())
+    };
+    wait::until("messages are published again", PATIENCE, replayed);
+    let report = stop(&site);
+    for fault in ["drop_acks", "hold_acks", "cut"] {
+        assert!(done(&report, fault) > 3, "{fault}: {report:#}");
+    }
+    let connections: usize = publishers.iter().map(|one| one.connections).sum();
+    assert!(connections > 6, "their connections have ended: {connections}");
+    // Each retry of a stored message, and each message that came again.
+    let replays = done(&report, "replay");
+    assert!(answered(&report, "orders", "duplicates") >= replays + done(&report, "drop_acks"), "{report:#}");
+    assert_eq!((answered(&report, "orders", "escaped"), answered(&report, "orders", "in_doubt")), (0, 0));
+    wait::until("nothing is in flight", PATIENCE, || {
+        (site.metrics().sum("in_flight", &[("window", "orders")]) == 0.0).then_some(())
+    });
+    let mut direct = site.direct();
+    direct.open_channel(1);
+    let held = retry::held(&mut direct, "q");
+    let doubled = check(&held, &publishers.iter().collect::<Vec<_>>());
+    assert_eq!((held.len(), doubled), (3 * IDS, 0));
+    let log = site.relay().log();
+    assert!(log.contains("a run of chaos has begun") && log.contains("the run of chaos is over"), "{log}");
+    assert!(site.metrics().sum("chaos_faults_total", &[("fault", "cut")]) > 0.0);
+    assert_eq!(site.metrics().sum("chaos_running", &[]), 0.0);
+}
+
+/// Works off a queue until nothing comes for a while. Returns how often each id took effect, and how often the connection has ended: then
+/// it begins anew.
+fn work(site: &Site, queue: &str) -> (BTreeMap<String, u32>, usize) {
+    let (mut effects, mut again) = (BTreeMap::new(), 0);
+    let mut client = consumer(site, queue);
+    loop {
+        match client.receive() {
+            Ok(Some((_, Told::Delivered { tag, message }))) => {
+                let id = String::from_utf8_lossy(message.id().unwrap()).into_owned();
+                *effects.entry(id).or_default() += 1;
+                let ack = basic::Ack { delivery_tag: tag, multiple: false };
+                let ack = AMQPClass::Basic(basic::AMQPMethod::Ack(ack));
+                if client.write(&method_frame(1, &ack)).is_err() {
+                    client = consumer(site, queue);
+                    again += 1;
+                }
+            }
+            Ok(Some(_)) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return (effects, again);
+            }
+            Ok(None) | Err(_) => {
+                client = consumer(site, queue);
+                again += 1;
+            }
+        }
+    }
+}
+
+/// A consumer whose questions are on their way. Its connection may end at any moment.
+fn consumer(site: &Site, queue: &str) -> Raw {
+    let begin = || -> io::Result<Raw> {
+        let mut client = Raw::login(site.addr(), &Login::guest(&site.vhost))?;
+        let open = AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}));
+        let qos = basic::Qos { prefetch_count: 10, global: false };
+        let consume = basic::Consume { queue: queue.into(), consumer_tag: "c".into(), ..Default::default() };
+        let [qos, consume] =
+            [basic::AMQPMethod::Qos(qos), basic::AMQPMethod::Consume(consume)].map(AMQPClass::Basic);
+        client.write(&[open, qos, consume].map(|method| method_frame(1, &method)).concat())?;
+        client.socket().set_read_timeout(Some(Duration::from_millis(700)))?;
+        Ok(client)
+    };
+    wait::until("a consumer is there", PATIENCE, || begin().ok())
+}
+
+/// Fills a queue with jobs, past Hapax.
+fn fill(site: &Site, queue: &str, jobs: usize) {
+    let mut direct = site.direct();
+    direct.confirming(1);
+    direct.declare(1, queue, &[]);
+    for n in 0..jobs {
+        direct.publish(1, &Publish { persistent: true, ..Publish::to(queue, &n.to_string()) });
+    }
+    direct.publish_and_settle(1, &Publish::to("nowhere", "last"));
+}
+
+/// The same run over two queues: behind a guard no job is done twice, and without one the report says how many are.
+#[test]
+fn a_guard_hides_what_comes_again_and_without_one_the_report_shows_the_doubles() {
+    const JOBS: usize = 200;
+    let Some(site) = troubled("troubled-consumers") else { return };
+    for (queue, is_guarded) in [("q", true), ("free", false)] {
+        fill(&site, queue, JOBS);
+        start(&site, &json!({"seed": 7, "duration": "2m", "redeliver": 0.3}));
+        let (effects, _) = work(&site, queue);
+        let report = stop(&site);
+        let redelivered = done(&report, "redeliver");
+        assert!((30..100).contains(&redelivered), "{report:#}");
+        assert_eq!(effects.len(), JOBS, "nothing is lost");
+        let doubled = effects.values().filter(|times| **times > 1).count() as u64;
+        let seen = report["acked_shown_again"].as_u64().unwrap();
+        let hidden = answered(&report, "workers", "duplicates");
+        match is_guarded {
+            true => assert_eq!((doubled, seen, hidden), (0, 0, redelivered)),
+            false => assert_eq!((doubled, seen, hidden), (redelivered, redelivered, 0)),
+        }
+    }
+}
+
+/// Consumers that are cut get again what they have not acked, and nothing is lost.
+#[test]
+fn consumers_that_are_cut_lose_nothing() {
+    const JOBS: usize = 300;
+    let Some(site) = troubled("troubled-cuts") else { return };
+    fill(&site, "q", JOBS);
+    start(&site, &json!({"seed": 3, "duration": "2m", "cut": 0.02}));
+    let (effects, again) = work(&site, "q");
+    let report = stop(&site);
+    assert_eq!(effects.len(), JOBS);
+    assert!(done(&report, "cut") > 0 && again > 0, "{again}: {report:#}");
+    assert_eq!(report["acked_shown_again"], 0, "nobody had acked them");
+}
+
+/// A run troubles nobody outside of the vhosts that the configuration names.
+#[test]
+fn a_neighbour_in_another_vhost_is_not_troubled() {
+    let Some(site) = troubled("troubled-here") else { return };
+    site.rabbit.add_vhost("untroubled").unwrap();
+    start(&site, &json!({"seed": 1, "duration": "2m", "cut": 1, "drop_acks": 1, "redeliver": 1}));
+    let mut neighbour = Raw::connect(site.addr(), "untroubled");
+    neighbour.confirming(1);
+    neighbour.declare(1, "q", &[]);
+    for tag in 1..=20 {
+        let told = neighbour.publish_and_settle(1, &Publish::to("q", &tag.to_string()));
+        assert_eq!(told, [Told::Ack { tag, multiple: false }]);
+    }
+    let mut here = site.client();
+    here.confirming(1);
+    here.publish(1, &Publish::to("nowhere", "a"));
+    assert!(matches!(here.receive(), Ok(None) | Err(_)), "this one is cut");
+    let report = stop(&site);
+    assert_eq!(done(&report, "cut") + done(&report, "drop_acks"), 1, "{report:#}");
+    assert_eq!(report["rows"][0]["vhost"], "troubled-here");
+}
