@@ -46,7 +46,7 @@ pub fn write(
         What::Touched(claim, memo) => Command::Touch(of(claim), window.seen(*claim, *memo), memo.ttl()),
         What::Forgotten(claim) => Command::Forget(of(claim)),
         What::Flushed => Command::Flush,
-        What::Changed(_) => Command::Nothing,
+        What::ProducerForgotten(_) | What::Producer(_) | What::Changed(_) => Command::Nothing,
     }
 }
 

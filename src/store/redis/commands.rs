@@ -96,13 +96,16 @@ pub(super) fn write(window: &Leased, names: &Names, record: &Record, now: Instan
             let key = name(claim);
             Some(Command { cmd: script(FORGET, &key), key })
         }
-        What::Flushed | What::Changed(_) => None,
+        What::ProducerForgotten(_) | What::Producer(_) | What::Flushed | What::Changed(_) => None,
     }
 }
 
 /// Returns true if the other relays have to hear of it.
 pub(super) fn is_told(record: &Record) -> bool {
-    matches!(record.what, What::Forgotten(_) | What::Flushed | What::Changed(_))
+    matches!(
+        record.what,
+        What::Forgotten(_) | What::ProducerForgotten(_) | What::Flushed | What::Changed(_)
+    )
 }
 
 /// Returns the command that tells the other relays. With a flush, its reply is the new generation.

@@ -339,7 +339,7 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
 
     /// Forgets everything that is known here, because it may be wrong. Redis knows what is seen, but for what is still to be written.
     pub fn forget_memory(&self, now: Instant) {
-        self.log.flush_written(now);
+        self.log.forget_written(None, now);
     }
 
     /// Takes what another relay has told all the others: what it has forgotten, flushed, or changed.
