@@ -3,7 +3,7 @@
 use super::problem::{Report, Wrong};
 use super::raw::Section;
 use super::show::about_bytes;
-use super::{Config, StoreKind, WindowConfig, defaults, value};
+use super::{Config, WindowConfig, defaults, value};
 use hapax_core::window::local::Limits;
 use hapax_core::window::{Numbering, OnConflict, Release, Rules};
 use hapax_core::wire::IdSource;
@@ -53,11 +53,6 @@ pub(super) fn check(config: &Config, report: &mut Report) {
         let wrong = [
             (window.auto, "capacity", "give it a number: how many producers there are, and some more"),
             (
-                window.store == StoreKind::Redis,
-                "store",
-                "write store = \"disk\" or \"stream\": Redis keeps ids",
-            ),
-            (
                 report.sources.contains_key(&path("engine")),
                 "engine",
                 "leave it out: an engine stores ids, and this window has none",
@@ -65,7 +60,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
             (
                 rules.quota.is_some(),
                 "quota",
-                "leave it out; give each tenant a window of its own by `vhost` or `exchange`",
+                "leave it out: the capacity is counted in producers, and is not divided among tenants; give each tenant a window of its own by `vhost` or `exchange`",
             ),
             (
                 rules.on_conflict != OnConflict::Drop,

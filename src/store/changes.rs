@@ -12,7 +12,9 @@ pub fn log_merged(window: &dyn Inspect, changes: &[Change]) {
             Setting::Ttl(ttl) => ("ttl changed", Some(humantime::format_duration(*ttl).to_string())),
             Setting::Mode(mode) => ("mode changed", Some(mode.name().to_owned())),
             Setting::Flushed => ("flushed", None),
-            Setting::Forgotten if window.rules().id == IdSource::Sequence => ("producer or number forgotten", None),
+            Setting::Forgotten if window.rules().id == IdSource::Sequence => {
+                ("producer or number forgotten", None)
+            }
             Setting::Forgotten => ("id forgotten", None),
         };
         let window = &*window.rules().name;

@@ -32,7 +32,7 @@ pub fn publish(
 }
 
 /// A message with its id as the message-id, and as a producer and its number, too: of `a-7` the number 7 of the producer `a`.
-fn numbered(queue: &str, id: &str, frame_max: u32) -> Vec<u8> {
+pub fn numbered(queue: &str, id: &str, frame_max: u32) -> Vec<u8> {
     let publish = Publish::to(queue, id);
     match id.rsplit_once('-').and_then(|(producer, number)| Some((producer, number.parse().ok()?))) {
         None => publish.encode(1, frame_max),

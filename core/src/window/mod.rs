@@ -296,7 +296,7 @@ impl Rules {
         }
     }
 
-    /// Returns the largest capacity that a window may have: so many ids, or producers that take no more memory than so many ids.
+    /// Returns the largest capacity that a window may have. A window of producers may take as much memory as one of ids.
     pub fn most_capacity(&self) -> usize {
         match self.id {
             IdSource::Sequence => self.numbering.most_producers(),

@@ -319,7 +319,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         applied
     }
 
-    /// Makes everything unknown, or everything about a producer, but for what comes later in the log: this relay has still to write that.
+    /// Makes everything unknown, or everything about a producer. What this relay has still to write comes later in the log, so that stays.
     pub(in crate::window) fn forget_written(&self, producer: Option<ProducerKey>, now: Instant) {
         let _order = self.order.lock();
         let table = self.inner.table();
@@ -371,10 +371,10 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         self.is_down.load(Relaxed)
     }
 
-    /// Makes a key seen because the store says so: `left` of its TTL is left.
+    /// Makes a claim seen because the store says so: `left` of its TTL is left.
     pub(in crate::window) fn bring(
         &self,
-        key: Key,
+        claim: Claim,
         (ttl, left): (Duration, Duration),
         body: BodyDigest,
         now: Instant,
@@ -383,7 +383,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         let stamp = table.stamp(now);
         let at = table.stamp(now.checked_sub(ttl.saturating_sub(left)).unwrap_or(now));
         let entry = Entry { at, until: stamp.after(left), duplicates: 0, body };
-        match table.bring(Claim::from(key), entry, Tenant::COMMON, stamp) {
+        match table.bring(claim, entry, Tenant::COMMON, stamp) {
             Brought::New => self.counts.merged.fetch_add(1, Relaxed),
             Brought::Crossed => self.counts.crossed.fetch_add(1, Relaxed),
             Brought::Known | Brought::Before => 0,

@@ -60,7 +60,7 @@ impl Numbering {
     pub const LEAST: usize = 64;
     /// See [`Numbering::LEAST`].
     pub const MOST: usize = 16_384;
-    /// The most bytes of the producers of a window: as many as the largest window of ids takes.
+    /// The most bytes of the producers of a window. The largest window of ids takes as many.
     pub const MOST_BYTES: usize = 43 * MOST_IDS;
 
     /// Estimates the bytes of a window with this many producers.
@@ -251,6 +251,11 @@ impl Producers {
     /// it counts as told.
     pub(super) fn new_epoch(&self, producer: ProducerKey, take: bool) -> Option<ProducerImage> {
         self.lock(producer).new_epoch(producer, take)
+    }
+
+    /// Notes that all numbers of a producer before this one may have been let through.
+    pub(super) fn expect(&self, producer: ProducerKey, at: (u64, u64)) {
+        self.lock(producer).expect(producer, at);
     }
 
     pub(super) fn unstore(&self, producer: ProducerKey, at: (u64, u64)) -> bool {

@@ -288,6 +288,16 @@ impl Shard {
         Some(was_stored)
     }
 
+    /// Notes that all numbers of a producer before this one may have been let through.
+    pub(super) fn expect(&mut self, key: ProducerKey, (epoch, number): (u64, u64)) {
+        let Some(at) = self.places.get(&key).copied() else { return };
+        self.begin(at, epoch);
+        let Some(record) = self.record_mut(at).filter(|record| record.epoch == epoch) else { return };
+        if let Some(before) = number.checked_sub(1) {
+            record.numbers.let_through(before);
+        }
+    }
+
     /// Takes what a store has of a producer.
     pub(super) fn restore(&mut self, image: &ProducerImage, at: Stamp, gone: &mut impl Gone) {
         let (key, epoch) = (image.producer, image.epoch);
@@ -306,8 +316,7 @@ impl Shard {
 
     /// Returns what a store needs of each producer, with the time at which it was seen last.
     pub(super) fn images(&self, now: Stamp) -> Vec<(Stamp, ProducerImage)> {
-        let stored =
-            |(_, record): &(u32, &Record)| record.ttl > 0 && !record.entry().is_expired(now);
+        let stored = |(_, record): &(u32, &Record)| record.ttl > 0 && !record.entry().is_expired(now);
         let image = |(at, record): (u32, &Record)| (record.at, record.image(self.bits_of(at)));
         (0_u32..).zip(&self.records).filter(stored).map(image).collect()
     }
