@@ -2,7 +2,8 @@
 
 use super::problem::{Report, Wrong};
 use super::raw::Section;
-use super::{Config, StoreKind, defaults, value};
+use super::show::about_bytes;
+use super::{Config, WindowConfig, defaults, value};
 use hapax_core::window::local::Limits;
 use hapax_core::window::{Numbering, OnConflict, Release, Rules};
 use hapax_core::wire::IdSource;
@@ -52,11 +53,6 @@ pub(super) fn check(config: &Config, report: &mut Report) {
         let wrong = [
             (window.auto, "capacity", "give it a number: how many producers there are, and some more"),
             (
-                window.store != StoreKind::Memory,
-                "store",
-                "leave it out: a restart forgets the numbers, as it forgets ids in memory",
-            ),
-            (
                 report.sources.contains_key(&path("engine")),
                 "engine",
                 "leave it out: an engine stores ids, and this window has none",
@@ -64,7 +60,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
             (
                 rules.quota.is_some(),
                 "quota",
-                "leave it out; give each tenant a window of its own by `vhost` or `exchange`",
+                "leave it out: the capacity is counted in producers, and is not divided among tenants; give each tenant a window of its own by `vhost` or `exchange`",
             ),
             (
                 rules.on_conflict != OnConflict::Drop,
@@ -82,9 +78,28 @@ pub(super) fn check(config: &Config, report: &mut Report) {
                 "leave it out: a producer is remembered for the TTL from its last publish on, whatever that was",
             ),
         ];
+        check_bytes(index, window, report);
         for (_, key, fix) in wrong.into_iter().filter(|(is_wrong, ..)| *is_wrong) {
             let what = format!("window \"{name}\": `{key}` can't be had together with id = \"sequence\"");
             report.problem(&report.source(&path(key)), what, fix);
         }
     }
+}
+
+/// Reports a window whose producers would take more memory than any window may.
+fn check_bytes(index: usize, window: &WindowConfig, report: &mut Report) {
+    let (rules, capacity) = (&window.rules, window.limits.capacity);
+    let most = rules.most_capacity();
+    if capacity <= most {
+        return;
+    }
+    let what = format!(
+        "window \"{}\": {capacity} producers (`capacity`) with {} `places` each take {}, and a window may take {}",
+        rules.name,
+        rules.numbering.places,
+        about_bytes(rules.numbering.bytes_at(capacity)),
+        about_bytes(Numbering::MOST_BYTES)
+    );
+    let fix = format!("write capacity = {most} at most, or fewer places");
+    report.problem(&report.source(&format!("window.{index}.capacity")), what, fix);
 }

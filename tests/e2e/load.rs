@@ -1,6 +1,6 @@
 //! A publisher that notes when each id was acked, until its connection breaks.
 
-use super::raw::{Publish, Told};
+use super::raw::{Publish, Told, Value};
 use super::retry::{self, over};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -31,6 +31,19 @@ pub fn publish(
     published
 }
 
+/// A message with its id as the message-id, and as a producer and its number, too: of `a-7` the number 7 of the producer `a`.
+pub fn numbered(queue: &str, id: &str, frame_max: u32) -> Vec<u8> {
+    let publish = Publish::to(queue, id);
+    match id.rsplit_once('-').and_then(|(producer, number)| Some((producer, number.parse().ok()?))) {
+        None => publish.encode(1, frame_max),
+        Some((producer, number)) => {
+            let headers =
+                [("x-hapax-producer", Value::Text(producer)), ("x-hapax-sequence", Value::Long(number))];
+            Publish { headers: &headers, ..publish }.encode(1, frame_max)
+        }
+    }
+}
+
 fn run(
     addr: SocketAddr,
     vhost: &str,
@@ -47,7 +60,7 @@ fn run(
             && let Some(id) = ids.next()
         {
             next += 1;
-            bytes.extend(Publish::to(queue, &id).encode(1, raw.frame_max()));
+            bytes.extend(numbered(queue, &id, raw.frame_max()));
             published.unknown.insert(id.clone());
             under_way.insert(next, id);
         }

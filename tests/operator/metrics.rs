@@ -457,11 +457,11 @@ async fn every_query_of_stores_has_data_and_every_alert_has_its_day() {
     // A message was stored long ago and its id is not written; another relay has stored the same id.
     let (id, at) = (IdValue::Bytes(b"a"), ["/", "logged", "k"]);
     let Verdict::Fresh(reservation) = site.reserve("logged", at, id) else { panic!("it is new") };
-    let key = reservation.claim().key();
+    let claim = reservation.claim();
     reservation.commit(now() - TTL, TTL);
     let (body, wall) = (BodyDigest::from_bits(0), SystemTime::UNIX_EPOCH + TTL);
     let records =
-        vec![Written::Seen { key, at: wall, ttl: TTL, body, tenant: hapax_core::window::Tenant::COMMON }];
+        vec![Written::Seen { claim, at: wall, ttl: TTL, body, tenant: hapax_core::window::Tenant::COMMON }];
     logged.merge(&Batch { relay: RelayId(9), records }, now(), wall);
     logged.store_failed(now());
     let all: BTreeSet<String> = alerts().map(|alert| alert.name).collect();

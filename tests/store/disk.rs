@@ -72,6 +72,17 @@ fn killed_at_any_moment_what_was_acked_is_remembered() {
     }
 }
 
+/// The same with sequences: each round has a producer of its own.
+#[test]
+fn killed_at_any_moment_the_numbers_that_were_acked_are_remembered() {
+    let window = "id = \"sequence\"\non_outage = \"refuse\"\n";
+    if let Some(outcome) =
+        killed("sequences", Plan { kills: retry::kills(60), acks: 1_500, other: None }, window)
+    {
+        outcome.assert_nothing_is_forgotten();
+    }
+}
+
 /// `async`: only what was acked within `remember_delay` before the kill may be forgotten. Nothing is lost.
 #[test]
 fn with_async_at_most_the_delay_is_forgotten() {
@@ -120,6 +131,44 @@ fn a_restart_forgets_nothing() {
     assert_eq!(site.metrics().sum("publishes_total", &[("verdict", "fresh")]), 0.0);
     let log = site.relay().log();
     assert!(log.contains("read the log of this window") && log.contains("\"ids\":2000"), "{log}");
+}
+
+/// Producers, too: with their epochs, and the log says of each how far it is. A producer that an operator forgets stays forgotten.
+#[test]
+fn a_restart_forgets_no_producer() {
+    let state = StateDir::new("producers");
+    let config = state.config("id = \"sequence\"\n");
+    let Some(mut site) = site_with_queue("disk-producers", &config) else { return };
+    let of = |producer: &str| (0..300).map(|n| format!("{producer}-{n}")).collect::<Vec<_>>();
+    all(&site, of("a"));
+    all(&site, of("b"));
+    let keys = |site: &Site| {
+        let list = site.relay().api("GET", "/api/v1/windows/orders/producers", "");
+        let producers = list["producers"].as_array().unwrap().iter();
+        producers
+            .map(|one| (one["key"].as_str().unwrap().to_owned(), one["highest"].as_u64()))
+            .collect::<Vec<_>>()
+    };
+    let before = keys(&site);
+    assert_eq!(before.iter().map(|(_, highest)| *highest).collect::<Vec<_>>(), [Some(299), Some(299)]);
+    site.relay_mut().kill9();
+    site.relay_mut().restart();
+    assert_eq!(keys(&site), before, "the one that was seen last comes first");
+    let (code, text) = store(&["export"], &state.0);
+    assert_eq!((code, text.lines().count()), (0, 2), "{text}");
+    assert!(text.lines().all(|line| line.contains("\"epoch\":0,\"highest\":299")), "{text}");
+    all(&site, of("b"));
+    let (key, _) = &before[1];
+    site.relay().api("DELETE", &format!("/api/v1/windows/orders/producers/{key}"), "");
+    wait::until("that is written", wait::PATIENCE, || {
+        let window = site.relay().api("GET", "/api/v1/windows/orders", "");
+        (window["store"]["waiting_records"] == 0).then_some(())
+    });
+    site.relay_mut().kill9();
+    site.relay_mut().restart();
+    assert_eq!(keys(&site), before[..1]);
+    all(&site, of("a"));
+    assert_eq!(site.metrics().sum("publishes_total", &[("verdict", "fresh")]), 300.0);
 }
 
 /// Runs `hapax store`. Returns its exit code, and what it has printed.

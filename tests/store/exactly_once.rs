@@ -156,7 +156,7 @@ fn direct(rabbit: &Rabbit) -> Raw {
 /// The relay before the producers: it remembers on disk which rows are stored.
 fn front(state: &Path) -> String {
     format!(
-        "state_dir = \"{}\"\n[[window]]\nname = \"outboxes\"\ncapacity = 1000000\nttl = \"1h\"\nstore = \"disk\"\nremember = \"sync\"\n",
+        "state_dir = \"{}\"\n[[window]]\nname = \"outboxes\"\nid = \"sequence\"\nttl = \"1h\"\nstore = \"disk\"\nremember = \"sync\"\n",
         state.display()
     )
 }

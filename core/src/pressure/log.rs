@@ -9,6 +9,9 @@ pub(super) fn change(window: &str, before: Level, facts: &Facts) {
     } = facts;
     // Without a capacity, the level never changes.
     let (Some(pressure), Some(capacity)) = (pressure, *capacity) else { return };
+    if facts.sequences.is_some() && *level >= Level::High && before < *level {
+        return producers(window, facts, capacity);
+    }
     let recommended = recommended_capacity.unwrap_or(capacity);
     let (pressure, coverage) = (hundredths(*pressure), hundredths(*coverage));
     match level {
@@ -24,6 +27,9 @@ pub(super) fn change(window: &str, before: Level, facts: &Facts) {
         ),
         Level::Ok if before == Level::Warming => {
             tracing::info!(window, "the window is as old as its TTL: it knows every id");
+        }
+        _ if facts.sequences.is_some() => {
+            tracing::info!(window, pressure, capacity, pressure_level = ?level, "the window has room for more producers again");
         }
         Level::Critical if before < *level => tracing::warn!(
             window,
@@ -48,6 +54,19 @@ pub(super) fn change(window: &str, before: Level, facts: &Facts) {
             "the pressure on the window has fallen"
         ),
     }
+}
+
+/// Logs that a window of sequences is nearly full. Its traffic does not say how many producers there will be, so nothing is recommended.
+fn producers(window: &str, facts: &Facts, capacity: u64) {
+    let producers = facts.entries.unwrap_or_default();
+    let evicted = facts.evictions.get("capacity").copied().unwrap_or_default();
+    tracing::warn!(
+        window,
+        producers,
+        capacity,
+        evicted,
+        "the window has nearly as many producers as it has room for: those that were seen least recently are forgotten, and a number that they publish again passes; raise its capacity to the number of producers, and some more"
+    );
 }
 
 /// Rounds a ratio for the log.

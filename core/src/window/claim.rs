@@ -41,6 +41,12 @@ impl Claim {
             Claim::Sequence { producer, .. } => producer.key(),
         }
     }
+
+    /// Returns true if it is a number of this producer.
+    #[inline]
+    pub(super) fn is_of(self, producer: ProducerKey) -> bool {
+        matches!(self, Claim::Sequence { producer: whose, .. } if whose == producer)
+    }
 }
 
 impl From<Key> for Claim {

@@ -63,7 +63,7 @@ pub use live::{Changes, LiveWindows, Presence};
 pub use local::{Limits, LocalWindow};
 pub use logged::{Change, LoggedWindow, OnOutage, Remember, Setting, StoreFacts, StorePolicy};
 pub use mailbox::{Mailbox, Ticket};
-pub use producers::{Numbering, OnGap, ProducerFacts, ProducerKey, Refusal};
+pub use producers::{Numbering, OnGap, ProducerFacts, ProducerImage, ProducerKey, Refusal};
 pub use remembered::{Committed, OverdueCommit, Position, Remembered, Unremembered};
 pub use reservation::{Reservation, Reservations, Wait};
 pub use set::{WindowSet, Windows};
@@ -293,6 +293,14 @@ impl Rules {
             release: Release::default(),
             quota: Quota::default(),
             signals: Signals::default(),
+        }
+    }
+
+    /// Returns the largest capacity that a window may have. A window of producers may take as much memory as one of ids.
+    pub fn most_capacity(&self) -> usize {
+        match self.id {
+            IdSource::Sequence => self.numbering.most_producers(),
+            _ => engine::MOST_IDS,
         }
     }
 

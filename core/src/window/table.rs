@@ -18,8 +18,8 @@ use super::memory::{Admitted, Memory, Removed};
 use super::producers::{Leaving, Refusal};
 use super::tap::Tap;
 use super::{
-    Ask, BodyDigest, Claim, Commit, Committed, HINTED, Key, Mailbox, ProducerKey, Recorder, Republish,
-    Reservation, Seen, TakeOver, Tenant, Ticket, Turn, Verdict, Wait, Window,
+    Ask, BodyDigest, Claim, Commit, Committed, HINTED, Key, Mailbox, ProducerImage, ProducerKey, Recorder,
+    Republish, Reservation, Seen, TakeOver, Tenant, Ticket, Turn, Verdict, Wait, Window,
 };
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
@@ -299,7 +299,7 @@ impl<L: Listener + ?Sized> Table<L> {
         Some(Judgement::Duplicate(body))
     }
 
-    /// Judges one publish if its key is seen or in flight. Otherwise nothing changes, and there is no verdict. The guard holds `window`,
+    /// Judges one publish if its key is seen or in flight, or its epoch is over. Otherwise nothing changes, and there is no verdict. The guard holds `window`,
     /// which owns this table.
     pub(super) fn reserve_known<W: Window + 'static>(
         window: &Arc<W>,
@@ -317,7 +317,14 @@ impl<L: Listener + ?Sized> Table<L> {
         let mut shard = self.flights.lock(key);
         let judgement = match shard.flights.get_mut(&key) {
             Some(flight) => self.judge_in_flight(ask.claim, flight, (now, instant), mailbox, ask.ticket),
-            None => self.judge_seen(ask.claim, now)?,
+            None => match self.judge_seen(ask.claim, now) {
+                Some(seen) => seen,
+                None if self.memory.is_stale(ask.claim) => {
+                    self.notice(Event::OutOfSequence(Refusal::Stale));
+                    Judgement::Refused(Refusal::Stale)
+                }
+                None => return None,
+            },
         };
         self.tap.asked(key, now);
         Some(judgement)
@@ -475,6 +482,13 @@ impl<L: Listener + ?Sized> Table<L> {
         if in_flight.as_ref().is_some_and(|flight| flight.is_republish()) {
             return Brought::Before;
         }
+        if let (Some(producers), Claim::Sequence { producer, epoch, number }) =
+            (self.memory.producers(), claim)
+        {
+            let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
+            let was_stored = producers.bring(producer, (epoch, number), entry, &mut gone);
+            return self.number_brought(claim, was_stored, in_flight, entry);
+        }
         let known = self.memory.peek(claim).filter(|known| !known.is_expired(now));
         let entry = match known {
             // Of two bodies the one is right that comes later in the log, whatever the clocks say.
@@ -491,6 +505,44 @@ impl<L: Listener + ?Sized> Table<L> {
         let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
         self.memory.insert(claim, entry, tenant, now, &mut gone);
         if crossed { Brought::Crossed } else { Brought::New }
+    }
+
+    /// Tells what it means that a store has brought a number. `was_stored`: as [`Producers::bring`] says.
+    fn number_brought(
+        &self,
+        claim: Claim,
+        was_stored: Option<bool>,
+        in_flight: Option<&mut Flight>,
+        entry: Entry,
+    ) -> Brought {
+        let Some(was_stored) = was_stored else { return Brought::Before };
+        if was_stored {
+            return Brought::Known;
+        }
+        self.notice(Event::Recovered { claim, at: entry.at, until: entry.until });
+        match in_flight {
+            Some(flight) => {
+                flight.supersedes_now();
+                Brought::Crossed
+            }
+            None => Brought::New,
+        }
+    }
+
+    /// Notes that all numbers before this one may have been let through, by this relay or another one: the store has looked.
+    pub(super) fn expect(&self, claim: Claim) {
+        if let (Some(producers), Claim::Sequence { producer, epoch, number }) =
+            (self.memory.producers(), claim)
+        {
+            producers.expect(producer, (epoch, number));
+        }
+    }
+
+    /// Takes what a store has of a producer that was seen last at this time.
+    pub(super) fn restore(&self, image: &ProducerImage, at: Stamp, now: Stamp) {
+        if let Some(producers) = self.memory.producers() {
+            producers.restore(image, at, &mut |key, entry, cause| self.evicted(now, key, entry, cause));
+        }
     }
 
     /// Makes a seen key young again, as a duplicate at the time of `entry` has done. Returns false if the key is not seen here.

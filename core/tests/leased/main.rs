@@ -11,6 +11,7 @@ mod relays;
 #[allow(dead_code, reason = "the simulation uses all of it")]
 #[path = "../simulation/rng.rs"]
 mod rng;
+mod sequences;
 
 use std::time::Instant;
 

@@ -1,9 +1,10 @@
-//! A Redis that is a map. It knows nothing of Hapax but the five questions, and that a record begins with an `S`.
+//! A Redis that is a map. It knows nothing of Hapax but the five questions, and that a record begins with an `S`. It keeps every number of
+//! a producer that was ever stored, in a set.
 
 use hapax_core::window::leased::{Answer, LeasedWindow, Question, Request};
 use hapax_core::window::logged::{Record, What};
-use hapax_core::window::{Claim, Key};
-use std::collections::BTreeMap;
+use hapax_core::window::{Claim, Key, OnGap, ProducerKey, Refusal};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// A command on its way, with all that it needs: the relay that has sent it may be dead when it is executed.
@@ -19,6 +20,14 @@ pub enum Command {
     Forget([u8; Key::OCTETS]),
     /// let a record live for this time; without one, set this value
     Touch([u8; Key::OCTETS], Vec<u8>, Duration),
+    /// this number is stored, or was before
+    Number(Claim),
+    /// remove the lease of this number if its value begins so
+    NumberClear(Claim, Vec<u8>),
+    /// this number is not stored after all
+    NumberForget(Claim),
+    /// nothing is known of this producer
+    ProducerForget(ProducerKey),
     /// nothing
     Nothing,
     /// count a flush
@@ -36,6 +45,16 @@ pub fn write(
         key.octets()
     };
     match &record.what {
+        What::Seen(claim @ Claim::Sequence { .. }, memo) => {
+            let is_over = memo.ttl() <= now.saturating_duration_since(record.at);
+            match is_over {
+                true => Command::NumberClear(*claim, window.own_lease()),
+                false => Command::Number(*claim),
+            }
+        }
+        What::Touched(claim @ Claim::Sequence { .. }, _) => Command::Number(*claim),
+        What::Forgotten(claim @ Claim::Sequence { .. }) => Command::NumberForget(*claim),
+        What::ProducerForgotten(producer) => Command::ProducerForget(*producer),
         What::Seen(claim, memo) => {
             let left = memo.ttl().saturating_sub(now.saturating_duration_since(record.at));
             match left.is_zero() {
@@ -46,17 +65,32 @@ pub fn write(
         What::Touched(claim, memo) => Command::Touch(of(claim), window.seen(*claim, *memo), memo.ttl()),
         What::Forgotten(claim) => Command::Forget(of(claim)),
         What::Flushed => Command::Flush,
-        What::Changed(_) => Command::Nothing,
+        What::Producer(_) | What::Changed(_) => Command::Nothing,
     }
 }
 
 #[derive(Default)]
+struct Producer {
+    epoch: u64,
+    stored: BTreeSet<u64>,
+    /// one more than the highest number that was let through
+    top: u64,
+}
+
+#[derive(Default)]
 pub struct Redis {
+    producers: BTreeMap<ProducerKey, Producer>,
+    refuses_gaps: bool,
     values: BTreeMap<[u8; Key::OCTETS], (Vec<u8>, Instant)>,
     pub generation: u32,
 }
 
 impl Redis {
+    /// An empty one, for windows with this rule.
+    pub fn of(on_gap: OnGap) -> Redis {
+        Redis { refuses_gaps: on_gap == OnGap::Reject, ..Redis::default() }
+    }
+
     pub fn get(&mut self, key: [u8; Key::OCTETS], now: Instant) -> Option<Vec<u8>> {
         self.values.retain(|_, (_, until)| *until > now);
         self.values.get(&key).map(|(value, _)| value.clone())
@@ -75,11 +109,83 @@ impl Redis {
         self.values.values().filter(|(value, _)| value[0] == b'L').count()
     }
 
+    /// Returns the producer of a number, in this epoch or a later one.
+    fn producer(&mut self, producer: ProducerKey, epoch: u64) -> &mut Producer {
+        let one = self.producers.entry(producer).or_default();
+        if epoch > one.epoch {
+            *one = Producer { epoch, ..Producer::default() };
+        }
+        one
+    }
+
+    fn ask_number(&mut self, question: Question, value: Vec<u8>, life: Duration, now: Instant) -> Answer {
+        let Question { claim, what, .. } = question;
+        let Claim::Sequence { producer, epoch, number } = claim else { panic!("an id") };
+        let (key, refuses_gaps) = (claim.key().octets(), self.refuses_gaps);
+        let have = self.get(key, now);
+        if what == Request::Release {
+            if have == Some(value) {
+                self.values.remove(&key);
+            }
+            return Answer::Done;
+        }
+        let one = self.producer(producer, epoch);
+        if epoch < one.epoch {
+            return match what {
+                Request::Renew => Answer::Granted { gap: false },
+                _ => Answer::Refused(Refusal::Stale),
+            };
+        }
+        if one.stored.contains(&number) {
+            return Answer::Stored(Duration::from_secs(86_400));
+        }
+        let from = if let Request::Replace(from) = &what { Some(from) } else { None };
+        match have {
+            Some(have) if have != value && Some(&have) != from => return Answer::Found(have, Duration::ZERO),
+            _ => {}
+        }
+        let gap = one.top > 0 && number > one.top;
+        if gap && refuses_gaps && what != Request::Renew {
+            return Answer::Refused(Refusal::Gap);
+        }
+        one.top = one.top.max(number + 1);
+        self.set(key, value, life, now);
+        Answer::Granted { gap }
+    }
+
     /// Executes a command. Only a question has an answer that says anything.
     pub fn execute(&mut self, command: Command, now: Instant) -> Answer {
         match command {
-            Command::Ask(Question { key, what, .. }, value, life) => {
-                let key = key.octets();
+            Command::Ask(question @ Question { claim: Claim::Sequence { .. }, .. }, value, life) => {
+                self.ask_number(question, value, life, now)
+            }
+            Command::Number(claim) => {
+                self.values.remove(&claim.key().octets());
+                let Claim::Sequence { producer, epoch, number } = claim else { panic!("an id") };
+                let one = self.producer(producer, epoch);
+                if epoch == one.epoch {
+                    one.stored.insert(number);
+                    one.top = one.top.max(number + 1);
+                }
+                Answer::Done
+            }
+            Command::NumberClear(claim, beginning) => {
+                self.execute(Command::Clear(claim.key().octets(), beginning), now)
+            }
+            Command::NumberForget(claim) => {
+                let Claim::Sequence { producer, epoch, number } = claim else { panic!("an id") };
+                let one = self.producer(producer, epoch);
+                if epoch == one.epoch {
+                    one.stored.remove(&number);
+                }
+                Answer::Done
+            }
+            Command::ProducerForget(producer) => {
+                self.producers.remove(&producer);
+                Answer::Done
+            }
+            Command::Ask(Question { claim, what, .. }, value, life) => {
+                let key = claim.key().octets();
                 let have = self.get(key, now);
                 match (what, have) {
                     (Request::Lease | Request::Replace(_) | Request::Renew, None) => {
@@ -132,6 +238,7 @@ impl Redis {
             }
             Command::Nothing => Answer::Done,
             Command::Flush => {
+                self.producers.clear();
                 self.generation += 1;
                 Answer::Done
             }

@@ -39,7 +39,7 @@ impl Rig {
     /// Keys that were seen this long ago.
     fn batch(&self, keys: std::ops::Range<u32>, age: Duration) -> Batch {
         let seen = |n: u32| Written::Seen {
-            key: crate::key(u64::from(n)),
+            claim: crate::key(u64::from(n)).into(),
             at: self.wall - age,
             ttl: LIMITS.ttl,
             body: BodyDigest::from_bits(0),

@@ -248,7 +248,7 @@ fn what_another_relay_has_stored_before_is_not_the_copy_beside() {
         let (three, beside, forgotten) = shelf.republish(1);
         assert!(beside && forgotten.is_some(), "the first one was seen");
         let seen = Written::Seen {
-            key: Key(1),
+            claim: Key(1).into(),
             at: shelf.wall(),
             ttl: TTL,
             body: BodyDigest::UNKNOWN,

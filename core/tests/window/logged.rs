@@ -37,7 +37,7 @@ fn claim(key: u128) -> Claim {
 
 fn seen(shelf: &Shelf, key: u128) -> Written {
     Written::Seen {
-        key: Key(key),
+        claim: claim(key),
         at: shelf.wall(),
         ttl: TTL,
         body: BodyDigest::UNKNOWN,
@@ -775,7 +775,7 @@ fn what_others_touch_forget_flush_and_change_happens_here_too() {
         (1..=4).for_each(|key| shelf.stored(key));
         shelf.now += TTL / 2;
         let touch = |key, at| Written::Touched {
-            key: Key(key),
+            claim: claim(key),
             at,
             ttl: TTL,
             body: BodyDigest::UNKNOWN,
@@ -785,8 +785,8 @@ fn what_others_touch_forget_flush_and_change_happens_here_too() {
             touch(1, shelf.wall()),
             // It is not known here, and young there.
             touch(9, shelf.wall()),
-            Written::Forgotten(Key(2)),
-            Written::Forgotten(Key(77)),
+            Written::Forgotten(claim(2)),
+            Written::Forgotten(claim(77)),
         ]);
         assert_eq!((applied.seen, applied.crossed), (1, 0));
         assert_eq!([1, 2, 3, 9].map(|key| shelf.state(key)), ['s', '-', 's', 's']);
@@ -826,7 +826,7 @@ fn a_flight_over_a_seen_key_that_is_forgotten_is_an_ordinary_one() {
     each(&[SYNC], |mut shelf| {
         let first = shelf.fresh(1);
         let _wait = shelf.waits(1);
-        shelf.merge(vec![seen(&shelf, 1), Written::Forgotten(Key(1))]);
+        shelf.merge(vec![seen(&shelf, 1), Written::Forgotten(claim(1))]);
         first.forget(ForgetCause::Nack);
         assert_eq!(shelf.mail(), [(2, 'F')], "promoted");
         shelf.assert_adds_up();

@@ -85,7 +85,7 @@ impl Bench {
 
     fn seen(&self, key: u128, age: u64) -> Written {
         Written::Seen {
-            key: Key(key),
+            claim: Key(key).into(),
             at: self.wall - Duration::from_secs(age),
             ttl: TTL,
             body: hapax_core::window::BodyDigest::from_bits(0),
@@ -112,7 +112,7 @@ impl Bench {
             Action::Nack => drop(self.held.pop()),
             Action::Bring { key, age, is_live } => self.bring(self.seen(key, age), is_live),
             Action::BringFlush => self.bring(Written::Flushed, true),
-            Action::BringForgotten(key) => self.bring(Written::Forgotten(Key(key)), true),
+            Action::BringForgotten(key) => self.bring(Written::Forgotten(Key(key).into()), true),
             Action::Forget(key) => drop(self.window.forget(Key(key).into(), self.now)),
             Action::Flush => drop(Inspect::flush(&*self.window, self.now)),
             Action::Resize(capacity) => drop(self.window.resize(capacity, self.now)),

@@ -1,7 +1,7 @@
 //! The rules that every engine must follow. Lists of actions run against a simple model ([`model`], [`actions`]).
 //! Examples show what that would hide ([`examples`], [`takeovers`]). There are also commits in batches ([`together`]),
 //! a capacity that tenants share ([`tenants`]), two threads at once ([`threads`]), costs ([`costs`]), and a
-//! window with a log ([`logged_sums`]).
+//! window with a log ([`logged_sums`], [`logged_sequences`]).
 //!
 //! Nothing here sleeps: `now` is one base instant plus the time that the test adds.
 
@@ -19,6 +19,7 @@ mod examples;
 mod late;
 mod logged;
 mod logged_actions;
+mod logged_sequences;
 mod logged_sums;
 mod model;
 mod sequences;

@@ -24,13 +24,13 @@ fn window(capacity: usize, on_gap: OnGap) -> (Arc<LocalWindow>, Arc<Accounting>)
     (LocalWindow::new(rules(on_gap), limits, EngineKind::default(), accounting.clone()), accounting)
 }
 
-fn claim(producer: u64, epoch: u64, number: u64) -> Claim {
+pub(crate) fn claim(producer: u64, epoch: u64, number: u64) -> Claim {
     // As digests are: two producers have nothing in common.
     let digest = u128::from(producer + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060);
     Claim::Sequence { producer: ProducerKey::new(Key(digest & Key::MASK)), epoch, number }
 }
 
-fn key(producer: u64) -> ProducerKey {
+pub(crate) fn key(producer: u64) -> ProducerKey {
     match claim(producer, 0, 0) {
         Claim::Sequence { producer, .. } => producer,
         Claim::Digest(_) => panic!("a digest"),
@@ -369,10 +369,10 @@ impl Model {
     }
 }
 
-struct Rng(u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -10,7 +10,7 @@ use crate::admin::journal::Kind;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::{Extension, Json};
-use hapax_core::window::{Key, ProducerFacts, ProducerKey};
+use hapax_core::window::{Key, ProducerFacts, ProducerKey, Setting};
 use hapax_core::wire::IdSource;
 use serde::Serialize;
 use std::sync::Arc;
@@ -156,6 +156,7 @@ pub(super) async fn forget(
     let window = find(&admin, &name)?.watched.window;
     let (producer, now) = (key_of(&key)?, Now::read().instant);
     let forgotten = window.forget_producer(producer, now).unwrap_or_default();
+    window.announce(caller.change(Setting::Forgotten), now);
     let text = if forgotten {
         format!("producer {key} forgotten")
     } else {

@@ -178,6 +178,13 @@ impl Admin {
         if matches!(change.capacity, Some(Capacity::Ids(_))) && ids_before.is_none() {
             return Err(cannot("change its capacity"));
         }
+        let most = found.configured.rules.most_capacity();
+        if change.capacity.and_then(Capacity::ids).is_some_and(|capacity| capacity > most) {
+            let error = format!(
+                "`capacity` is out of bounds; write a number from 1 to {most}: more producers take more memory than a window may"
+            );
+            return Err(unprocessable(name, vec![error]));
+        }
         let log = |what: &str, from: &dyn tracing::Value, to: &dyn tracing::Value| {
             tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, from, to, "{what} changed");
         };

@@ -1,6 +1,6 @@
-//! Makes the log smaller while it is in use: segments are replaced by ones with the records that are still needed, in the same order.
+//! Makes the log of a window of ids smaller while it is in use: segments are replaced by ones with the records that are still needed, in the same order.
 //!
-//! A record is needed if the window still remembers what it says. The log therefore stays as large as the window: the record of an id goes
+//! (A log of sequences has passes of another kind, see `checkpoint.rs`.) A record is needed if the window still remembers what it says. The log therefore stays as large as the window: the record of an id goes
 //! when capacity has pushed the id out, or when it was stored anew. A pass looks at the segments that are sealed when it begins, from the oldest
 //! on. The result takes the name of the first segment that it replaces. Then the others are deleted, the lowest number first: a crash between
 //! leaves the last ones, and reading them once more changes nothing.
@@ -192,10 +192,10 @@ impl<'a> Group<'a> {
     fn record(&mut self, clock: i64, written: &Written, kept: &mut Kept) {
         let judge = self.judge;
         let what = match written {
-            Written::Seen { key, at, ttl, body, tenant }
-            | Written::Touched { key, at, ttl, body, tenant } => {
+            Written::Seen { claim, at, ttl, body, tenant }
+            | Written::Touched { claim, at, ttl, body, tenant } => {
                 let at_own = millis(*at).saturating_sub(clock);
-                match (judge.state)(*key) {
+                match (judge.state)(claim.key()) {
                     // (What the window knows and the log does not, a crash takes.)
                     State::Seen(newest)
                         if newest > at_own.saturating_add(SLACK)
@@ -205,7 +205,7 @@ impl<'a> Group<'a> {
                     }
                     State::Seen(_) => {}
                     State::InFlight => {
-                        kept.in_flight.insert(*key);
+                        kept.in_flight.insert(claim.key());
                     }
                     State::Unknown => return,
                 }
@@ -214,15 +214,17 @@ impl<'a> Group<'a> {
                 self.span.add(at_own, at_own.checked_add(*ttl));
                 let memo = hapax_core::window::Memo::new(*ttl, *body).of_tenant(*tenant);
                 match written {
-                    Written::Touched { .. } => What::Touched((*key).into(), memo),
-                    _ => What::Seen((*key).into(), memo),
+                    Written::Touched { .. } => What::Touched(*claim, memo),
+                    _ => What::Seen(*claim, memo),
                 }
             }
-            Written::Forgotten(key) if kept.in_flight.contains(key) => What::Forgotten((*key).into()),
+            Written::Forgotten(claim) if kept.in_flight.contains(&claim.key()) => What::Forgotten(*claim),
             Written::Flushed if kept.any => What::Flushed,
             Written::Changed(change) if kept.any => What::Changed(change.clone()),
             // The records that it takes back are gone.
             Written::Forgotten(_) | Written::Flushed | Written::Changed(_) => return,
+            // The log of a window of sequences has passes of another kind.
+            Written::Producer { .. } | Written::ProducerForgotten(_) => return,
         };
         let at = match written {
             Written::Seen { at, .. } | Written::Touched { at, .. } => self.then(*at),

@@ -181,6 +181,11 @@ impl<F: Files> Log<F> {
         Ok(count)
     }
 
+    /// Returns true if everything in the oldest segment is expired.
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
+        self.sealed().next().is_some_and(|oldest| oldest.span.until.is_none_or(|until| until <= now))
+    }
+
     /// Returns the segments that do not change any more, the oldest first.
     pub(super) fn sealed(&self) -> impl Iterator<Item = &Segment> {
         let count = self.segments.len() - usize::from(self.open.is_some());

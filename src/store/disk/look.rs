@@ -2,8 +2,8 @@
 
 use super::frame::{self, Found};
 use super::log::{self, Number};
-use hapax_core::window::Key;
 use hapax_core::window::logged::{Batch, Identity, Written, read_batch};
+use hapax_core::window::{Claim, Key};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -30,9 +30,9 @@ pub(crate) struct Content {
     pub(crate) identity: Option<String>,
     /// bytes of all segments
     pub(crate) bytes: u64,
-    /// records of ids that became seen or young again
+    /// records of ids or numbers that became seen or young again, and of producers
     pub(crate) records: u64,
-    /// ids of them that are remembered now
+    /// ids of them that are remembered now; with `id = "sequence"`, producers
     pub(crate) ids: u64,
     /// when the oldest of these was committed
     pub(crate) since: Option<String>,
@@ -136,18 +136,26 @@ fn each(
     Ok(())
 }
 
-/// The last record of one id.
+/// The last record of one id or producer.
 #[derive(Clone, Copy)]
 struct Last {
     at: SystemTime,
     until: SystemTime,
+    /// the epoch of a producer, and one more than its highest number
+    sequence: Option<(u64, u64)>,
+}
+
+impl Last {
+    fn new(at: SystemTime, ttl: Duration, sequence: Option<(u64, u64)>) -> Last {
+        Last { at, until: until(at, ttl), sequence }
+    }
 }
 
 fn until(at: SystemTime, ttl: Duration) -> SystemTime {
     at.checked_add(ttl).unwrap_or(at + Duration::from_secs(1 << 32))
 }
 
-/// Follows the log to its end: which ids are remembered, and what it says of each last.
+/// Follows the log to its end: which ids or producers are remembered, and what it says of each last.
 #[derive(Default)]
 struct Follow {
     last: HashMap<Key, Last>,
@@ -158,17 +166,39 @@ impl Follow {
     fn batch(&mut self, batch: &Batch) {
         for record in &batch.records {
             match record {
-                Written::Seen { key, at, ttl, .. } | Written::Touched { key, at, ttl, .. } => {
+                Written::Seen { claim, at, ttl, .. } | Written::Touched { claim, at, ttl, .. } => {
                     self.records += 1;
-                    let last = Last { at: *at, until: until(*at, *ttl) };
-                    self.last.insert(*key, last);
+                    let sequence = match *claim {
+                        Claim::Digest(_) => None,
+                        Claim::Sequence { epoch, number, .. } => Some((epoch, number.saturating_add(1))),
+                    };
+                    self.add(claim.owner(), Last::new(*at, *ttl, sequence));
                 }
-                Written::Forgotten(key) => {
+                Written::Producer { image, at } => {
+                    self.records += 1;
+                    let sequence = Some((image.epoch, image.end));
+                    self.add(image.producer.key(), Last::new(*at, image.ttl, sequence));
+                }
+                // (Its producer is still known.)
+                Written::Forgotten(Claim::Sequence { .. }) => {}
+                Written::Forgotten(Claim::Digest(key)) => {
                     self.last.remove(key);
+                }
+                Written::ProducerForgotten(producer) => {
+                    self.last.remove(&producer.key());
                 }
                 Written::Flushed => self.last.clear(),
                 Written::Changed(_) => {}
             }
+        }
+    }
+
+    /// A number of an epoch that is over says nothing.
+    fn add(&mut self, owner: Key, last: Last) {
+        let known = self.last.get(&owner).and_then(|known| known.sequence);
+        let sequence = last.sequence.max(known);
+        if last.sequence.map(|(epoch, _)| epoch) >= known.map(|(epoch, _)| epoch) {
+            self.last.insert(owner, Last { sequence, ..last });
         }
     }
 
@@ -205,7 +235,7 @@ pub(crate) fn content(folder: &WindowFolder, now: SystemTime) -> io::Result<Cont
     Ok(content)
 }
 
-/// Writes one line of JSON for each id that is remembered, in the order of the commits.
+/// Writes one line of JSON for each id or producer that is remembered, in the order of the commits.
 pub(crate) fn export(folder: &WindowFolder, now: SystemTime, out: &mut impl Write) -> io::Result<()> {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -213,7 +243,12 @@ pub(crate) fn export(folder: &WindowFolder, now: SystemTime, out: &mut impl Writ
         key: String,
         at: String,
         until: String,
-        body: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        body: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        epoch: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        highest: Option<u64>,
     }
     let mut follow = Follow::default();
     each(
@@ -231,22 +266,27 @@ pub(crate) fn export(folder: &WindowFolder, now: SystemTime, out: &mut impl Writ
         |_| {},
         |_, batch| {
             for record in &batch.records {
-                let (Written::Seen { key, at, ttl, body, .. } | Written::Touched { key, at, ttl, body, .. }) =
-                    record
-                else {
-                    continue;
+                let (key, at, body) = match record {
+                    Written::Seen { claim, at, body, .. } | Written::Touched { claim, at, body, .. } => {
+                        (claim.owner(), at, matches!(claim, Claim::Digest(_)).then_some(body))
+                    }
+                    Written::Producer { image, at } => (image.producer.key(), at, None),
+                    Written::Forgotten(_)
+                    | Written::ProducerForgotten(_)
+                    | Written::Flushed
+                    | Written::Changed(_) => continue,
                 };
                 // A relay may have moved it in the meantime, but its time stays. Each is written once.
-                if last.get(key).is_none_or(|last| last.at != *at) {
-                    continue;
-                }
-                last.remove(key);
+                let Some(known) = last.get(&key).filter(|last| last.at == *at).copied() else { continue };
+                last.remove(&key);
                 let line = Line {
                     window: &folder.name,
                     key: format!("{:024x}", key.0),
                     at: time(*at),
-                    until: time(until(*at, *ttl)),
-                    body: format!("{:08x}", body.bits()),
+                    until: time(known.until),
+                    body: body.map(|body| format!("{:08x}", body.bits())),
+                    epoch: known.sequence.map(|(epoch, _)| epoch),
+                    highest: known.sequence.and_then(|(_, end)| end.checked_sub(1)),
                 };
                 serde_json::to_writer(&mut *out, &line)?;
                 out.write_all(b"\n")?;

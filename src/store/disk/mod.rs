@@ -8,6 +8,7 @@
 //!
 //! `docs/adr/0033-disk-log.md` says why it is an own log.
 
+mod checkpoint;
 mod compact;
 #[cfg(test)]
 mod fake;

@@ -5,7 +5,7 @@ use super::files::Files;
 use super::frame::{self, Found};
 use super::log::{Log, Number, Span, name};
 use crate::store::{Failure, Logged, name_of};
-use hapax_core::window::logged::{BadBatch, Batch, Codec, Written};
+use hapax_core::window::logged::{BadBatch, Batch, Codec, FORMAT, Written};
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
@@ -175,12 +175,17 @@ fn decode(number: Number, bytes: &[u8], codec: &Codec, moment: Moment) -> Result
 }
 
 fn span_of(record: &Written, moment: Moment, span: &mut Span) {
-    if let Written::Seen { at, ttl, .. } | Written::Touched { at, ttl, .. } = record {
-        let age = moment.wall.duration_since(*at).unwrap_or_default();
-        let at = moment.now.checked_sub(age).unwrap_or(moment.now);
-        let left = ttl.saturating_sub(age);
-        span.add(at, moment.now.checked_add(left));
-    }
+    let (at, ttl) = match record {
+        Written::Seen { at, ttl, .. } | Written::Touched { at, ttl, .. } => (at, ttl),
+        Written::Producer { image, at } => (at, &image.ttl),
+        Written::Forgotten(_) | Written::ProducerForgotten(_) | Written::Flushed | Written::Changed(_) => {
+            return;
+        }
+    };
+    let age = moment.wall.duration_since(*at).unwrap_or_default();
+    let at = moment.now.checked_sub(age).unwrap_or(moment.now);
+    let left = ttl.saturating_sub(age);
+    span.add(at, moment.now.checked_add(left));
 }
 
 /// Why a log can't be used at all.
@@ -201,8 +206,7 @@ impl Unusable {
             },
             Unusable::Format(format) => Failure {
                 what: format!(
-                    "window \"{window}\": its log {folder}/{file} has format {format}, which this version of Hapax does not read (it reads format {})",
-                    frame::FORMAT
+                    "window \"{window}\": its log {folder}/{file} has format {format}, which this version of Hapax does not read (it reads the formats up to {FORMAT})"
                 ),
                 fix: format!("start the version that has written it; or {away}"),
             },

@@ -12,8 +12,8 @@ use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::logged::{Codec, OnOutage, Record, RelayId, StorePolicy, What};
 use hapax_core::window::{
-    Commit, ForgetCause, Found, Inspect, Key, KeyMaker, Limits, LoggedWindow, Mode, Position, Remembered,
-    Republish, Rules, Turn, Window,
+    Claim, Commit, ForgetCause, Found, Inspect, Key, KeyMaker, Limits, LoggedWindow, Mode, Position,
+    ProducerKey, Remembered, Republish, Rules, Turn, Window,
 };
 use hapax_core::wire::IdSource;
 use parking_lot::Mutex;
@@ -57,19 +57,61 @@ impl Hands {
     }
 }
 
-fn window(policy: StorePolicy, capacity: usize, now: Instant) -> Arc<Logged> {
+/// The kind of things that a window remembers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Ids,
+    /// the numbers of four producers
+    Numbers,
+}
+
+impl Kind {
+    fn rules(self) -> Rules {
+        let id = match self {
+            Kind::Ids => IdSource::MessageId,
+            Kind::Numbers => IdSource::Sequence,
+        };
+        Rules { id, ..Rules::named("orders") }
+    }
+
+    fn claim(self, key: u128) -> Claim {
+        match self {
+            Kind::Ids => Key(key).into(),
+            Kind::Numbers => Claim::Sequence {
+                producer: producer(key % 4),
+                epoch: 0,
+                number: u64::try_from(key / 4).unwrap(),
+            },
+        }
+    }
+}
+
+fn producer(n: u128) -> ProducerKey {
+    ProducerKey::new(Key((n + 1) << 64))
+}
+
+fn window_of(kind: Kind, policy: StorePolicy, capacity: usize, now: Instant) -> Arc<Logged> {
     let limits =
         Limits { capacity, ttl: TTL, mode: Mode::Enforce, refresh_on_duplicate: false, waiters_per_id: 2 };
     let listener = Arc::new(Accounting::new());
-    LoggedWindow::new(Rules::named("orders"), limits, EngineKind::default(), listener, "disk", policy, now)
+    LoggedWindow::new(kind.rules(), limits, EngineKind::default(), listener, "disk", policy, now)
+}
+
+fn window(policy: StorePolicy, capacity: usize, now: Instant) -> Arc<Logged> {
+    window_of(Kind::Ids, policy, capacity, now)
+}
+
+fn codec_of(kind: Kind, relay: u64) -> Codec {
+    Codec::new(KeyMaker::of_secret(b"a secret of a test"), &kind.rules(), RelayId(relay))
 }
 
 fn codec(relay: u64) -> Codec {
-    Codec::new(KeyMaker::of_secret(b"a secret of a test"), &Rules::named("orders"), RelayId(relay))
+    codec_of(Kind::Ids, relay)
 }
 
 /// A process with its log.
 struct Process {
+    kind: Kind,
     window: Arc<Logged>,
     writer: Writer<Fake>,
     files: Arc<Fake>,
@@ -78,24 +120,36 @@ struct Process {
 
 impl Process {
     fn start(files: Fake, hands: &Hands, relay: u64, capacity: usize) -> Result<Process, Failure> {
-        let (files, window) = (Arc::new(files), window(StorePolicy::default(), capacity, hands.now()));
+        Process::start_of(Kind::Ids, files, hands, relay, capacity)
+    }
+
+    fn start_of(
+        kind: Kind,
+        files: Fake,
+        hands: &Hands,
+        relay: u64,
+        capacity: usize,
+    ) -> Result<Process, Failure> {
+        let window = window_of(kind, StorePolicy::default(), capacity, hands.now());
+        let files = Arc::new(files);
         let parts = Parts {
             files: Arc::clone(&files),
             folder: "/test".to_owned(),
             window: Arc::clone(&window),
-            codec: codec(relay),
+            codec: codec_of(kind, relay),
             segment_bytes: SEGMENT,
             signals: Arc::new(Signals::default()),
             clock: hands.clock(),
         };
         let start = hands.now();
         let (log, earlier) = super::writer::open(&parts, start)?;
-        Ok(Process { window, writer: Writer::new(parts, log, start, earlier), files, hands: hands.clone() })
+        let writer = Writer::new(parts, log, start, earlier);
+        Ok(Process { kind, window, writer, files, hands: hands.clone() })
     }
 
     /// Commits this key. Returns the position that it waits for.
     fn commit(&self, key: u128) -> Position {
-        let commit = Commit { claim: Key(key).into(), turn: Turn(u64::MAX), memo: TTL.into() };
+        let commit = Commit { claim: self.kind.claim(key), turn: Turn(u64::MAX), memo: TTL.into() };
         match self.window.commit(commit, self.hands.now()) {
             Remembered::At(position) => position,
             // The store is down: the client is acked without it.
@@ -104,7 +158,7 @@ impl Process {
     }
 
     fn is_seen(&self, key: u128) -> bool {
-        matches!(self.window.find(Key(key).into(), self.hands.now()), Some(Found::Seen(_)))
+        matches!(self.window.find(self.kind.claim(key), self.hands.now()), Some(Found::Seen(_)))
     }
 
     fn seen(&self, keys: impl IntoIterator<Item = u128>) -> Vec<u128> {
@@ -128,6 +182,10 @@ impl Process {
     fn end_pass(&mut self) {
         while self.writer.is_in_pass() {
             self.writer.follow_pass();
+            // A pass of producers waits for what is to be written.
+            if self.kind == Kind::Numbers {
+                self.writer.write();
+            }
             std::thread::yield_now();
         }
     }
@@ -367,6 +425,80 @@ fn the_log_does_not_outgrow_the_window() {
     assert!(process.files.bytes() < 1_500, "{}", process.files.bytes());
 }
 
+/// However many numbers are stored, the log has the size of the producers. A producer stays known when the records of its
+/// numbers go.
+#[test]
+fn the_log_of_numbers_does_not_outgrow_the_producers() {
+    let hands = Hands::new();
+    let mut process = Process::start_of(Kind::Numbers, Fake::default(), &hands, 1, 50).unwrap();
+    let mut most = 0;
+    for key in (0..8_000).filter(|key| key % 4 < 2 || *key < 400) {
+        process.commit(key);
+        process.writer.write();
+        hands.pass(Duration::from_secs(2));
+        process.writer.tick(hands.now());
+        process.end_pass();
+        most = most.max(process.files.bytes());
+    }
+    assert!(most < 4_200, "{most}");
+    process.window.sweep(hands.now());
+    assert_eq!(process.window.entries(), Some(2), "two producers have ended long ago");
+    let seen = process.seen(0..8_004);
+    assert_eq!(seen.len(), 4_000);
+    let again = Process::start_of(Kind::Numbers, process.files.after_kill(), &hands, 2, 50).unwrap();
+    again.window.sweep(hands.now());
+    assert_eq!((again.window.entries(), again.seen(0..8_004)), (Some(2), seen));
+    // And when everything has expired, it is gone.
+    hands.pass(TTL + TTL);
+    process.writer.seal();
+    process.window.sweep(hands.now());
+    process.writer.tick(hands.now());
+    process.end_pass();
+    assert_eq!(process.files.bytes(), 0);
+}
+
+/// The window has forgotten a number, and the log has not: the pass waits for the log.
+#[test]
+fn a_pass_of_numbers_waits_for_what_is_forgotten_and_not_written() {
+    let hands = Hands::new();
+    let mut process = Process::start_of(Kind::Numbers, Fake::default(), &hands, 1, 50).unwrap();
+    for key in [0, 4, 8] {
+        process.commit(key);
+        process.writer.write();
+    }
+    process.writer.seal();
+    process.window.forget(Kind::Numbers.claim(4), hands.now());
+    let before = process.files.bytes();
+    process.writer.begin_pass();
+    while process.files.names().unwrap().len() < 2 {
+        std::thread::yield_now();
+    }
+    for _ in 0..1_000 {
+        process.writer.follow_pass();
+    }
+    assert!(process.writer.is_in_pass(), "it has not replaced anything");
+    assert!(process.files.bytes() >= before);
+    let again = Process::start_of(Kind::Numbers, process.files.after_kill(), &hands, 2, 50).unwrap();
+    assert_eq!(again.seen([0, 4, 8]), [0, 4, 8], "nobody was told that it is forgotten");
+    process.end_pass();
+    let again = Process::start_of(Kind::Numbers, process.files.after_kill(), &hands, 2, 50).unwrap();
+    assert_eq!(again.seen([0, 4, 8]), [0, 8]);
+}
+
+/// An earlier version reads the log of a window of ids, and refuses that of a window of sequences.
+#[test]
+fn a_log_of_sequences_has_a_format_of_its_own() {
+    let hands = Hands::new();
+    for (kind, format) in [(Kind::Ids, 1), (Kind::Numbers, 2)] {
+        let mut process = Process::start_of(kind, Fake::default(), &hands, 1, 50).unwrap();
+        process.commit(1);
+        process.writer.write();
+        let bytes = process.files.read(&log::name(1)).unwrap();
+        let Some(frame::Found::Frame { batch, .. }) = frame::scan(&bytes).next() else { panic!("no frame") };
+        assert_eq!(batch[3], format, "{kind:?}");
+    }
+}
+
 /// A wall clock that somebody sets takes no id away while the process runs, and none that a pass looks at.
 #[test]
 fn a_wall_clock_that_is_set_costs_the_log_nothing() {
@@ -476,23 +608,24 @@ struct Life {
 fn a_crash_after_any_operation_takes_nothing_that_was_remembered() {
     let lives = std::env::var("HAPAX_LOG_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
     for seed in 0..lives {
-        one_story(seed);
+        one_story(Kind::Ids, seed);
+        one_story(Kind::Numbers, seed);
     }
 }
 
-fn one_story(seed: u64) {
+fn one_story(kind: Kind, seed: u64) {
     const KEYS: usize = 40;
     let (mut dice, hands) = (Dice::new(seed), Hands::new());
     let mut files = Fake::default();
     let mut lives: BTreeMap<u128, Life> = BTreeMap::new();
     for run in 1..=4 {
-        let mut process = Process::start(files, &hands, run, 1_000).unwrap();
+        let mut process = Process::start_of(kind, files, &hands, run, 1_000).unwrap();
         // The state at the beginning of this run.
         for (key, life) in &mut lives {
             let is_seen = process.is_seen(*key);
             assert!(
                 life.events.iter().any(|(_, seen)| *seen == is_seen),
-                "seed {seed}, run {run}: key {key} is seen: {is_seen}, but {life:?}"
+                "{kind:?}, seed {seed}, run {run}: key {key} is seen: {is_seen}, but {life:?}"
             );
             life.events = vec![(0, is_seen)];
         }
@@ -514,12 +647,12 @@ fn one_story(seed: u64) {
                     note(&mut last, key, true);
                 }
                 8 => {
-                    process.window.forget(Key(key).into(), hands.now());
+                    process.window.forget(kind.claim(key), hands.now());
                     note(&mut last, key, false);
                 }
                 9 if !republished.contains_key(&key) => {
                     let before = process.facts().waiting;
-                    let republish = Arc::clone(&process.window).republish(Key(key).into(), hands.now());
+                    let republish = Arc::clone(&process.window).republish(kind.claim(key), hands.now());
                     republished.insert(key, republish);
                     // A commit that is not written yet stays.
                     if process.facts().waiting > before {
@@ -545,6 +678,13 @@ fn one_story(seed: u64) {
                     process.window.flush(hands.now());
                     last += 1;
                     for life in lives.values_mut() {
+                        life.events.push((last, false));
+                    }
+                }
+                16 if kind == Kind::Numbers && dice.below(4) == 0 => {
+                    process.window.forget_producer(producer(key % 4), hands.now());
+                    last += 1;
+                    for (_, life) in lives.iter_mut().filter(|(other, _)| *other % 4 == key % 4) {
                         life.events.push((last, false));
                     }
                 }
@@ -650,11 +790,11 @@ fn a_pass_keeps_what_is_needed() {
         .records
         .iter()
         .map(|record| match record {
-            hapax_core::window::logged::Written::Seen { key, at, .. } => {
+            hapax_core::window::logged::Written::Seen { claim, at, .. } => {
                 assert_eq!(*at, moment.wall);
-                format!("seen {}", key.0)
+                format!("seen {}", claim.key().0)
             }
-            hapax_core::window::logged::Written::Forgotten(key) => format!("forgotten {}", key.0),
+            hapax_core::window::logged::Written::Forgotten(claim) => format!("forgotten {}", claim.key().0),
             other => format!("{other:?}"),
         })
         .collect();

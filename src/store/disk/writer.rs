@@ -6,15 +6,17 @@
 //!   store is down. New records wait in the window's queue, which has a bound.
 //! * A write that does not return for `timeouts.store` is a store that is down, too. Another task watches that ([`Busy`]).
 
+use super::checkpoint::{self, Prepared};
 use super::compact::{self, Judge, Replaced, State};
 use super::files::Files;
 use super::frame;
-use super::log::{Log, Span};
+use super::log::{Log, Span, UNFINISHED};
 use super::recover::{Moment, Recovered, own, recover};
 use crate::clock::{now, wall};
 use crate::store::{Failure, Logged, name_of};
 use hapax_core::window::logged::{AtStore, Codec, Record, Remember, What};
-use hapax_core::window::{Found, Inspect, Key, Position};
+use hapax_core::window::{Found, Inspect, Key, Position, Window};
+use hapax_core::wire::IdSource;
 use parking_lot::Mutex;
 use std::io;
 use std::sync::atomic::{
@@ -175,7 +177,7 @@ pub(super) fn open<F: Files>(parts: &Parts<F>, start: Instant) -> Result<(Log<F>
         u64::try_from(parts.now().saturating_duration_since(start).as_millis()).unwrap_or(u64::MAX),
     ));
     tracing::info!(
-        window = name_of(window), %took, ids, expired, segments, bytes, damaged, torn, "read the log of this window"
+        window = name_of(window), %took, ids, expired, entries = window.entries(), segments, bytes, damaged, torn, "read the log of this window"
     );
     Ok((log, moment.clock(start)))
 }
@@ -192,18 +194,30 @@ pub(super) struct Writer<F: Files> {
     latency: Option<Duration>,
     /// the bytes of the log after the last pass
     floor: u64,
+    /// the window remembers producers, not ids
+    has_producers: bool,
     pass: Option<Pass>,
     no_pass_before: Instant,
 }
 
 /// A pass that is under way in another thread.
 struct Pass {
-    replaced: Receiver<Replaced>,
+    told: Receiver<Told>,
+    prepared: Option<Prepared>,
     thread: thread::JoinHandle<io::Result<()>>,
+}
+
+/// A message of a pass to the writer.
+enum Told {
+    /// Segments were replaced.
+    Replaced(Replaced),
+    /// A segment can replace others.
+    Prepared(Prepared),
 }
 
 impl<F: Files> Writer<F> {
     pub(super) fn new(parts: Parts<F>, log: Log<F>, start: Instant, earlier: i64) -> Writer<F> {
+        let has_producers = parts.window.rules().id == IdSource::Sequence;
         let floor = (parts.window.entries().unwrap_or(0) * ID) as u64;
         Writer {
             parts,
@@ -214,6 +228,7 @@ impl<F: Files> Writer<F> {
             down: None,
             latency: None,
             floor,
+            has_producers,
             pass: None,
             no_pass_before: start,
         }
@@ -324,6 +339,9 @@ impl<F: Files> Writer<F> {
             if let What::Seen(_, memo) | What::Touched(_, memo) = what {
                 span.add(*at, at.checked_add(memo.ttl()));
             }
+            if let What::Producer(image) = what {
+                span.add(*at, at.checked_add(image.ttl));
+            }
         }
         (bytes, span)
     }
@@ -332,13 +350,18 @@ impl<F: Files> Writer<F> {
     pub(super) fn tick(&mut self, now: Instant) {
         self.follow_pass();
         if self.pass.is_none() {
-            if let Err(error) = self.log.expire(now) {
+            // A producer may live on when the records of its numbers have expired: a pass keeps what is remembered of it.
+            let is_expired = self.has_producers && self.log.is_expired(now);
+            if !self.has_producers
+                && let Err(error) = self.log.expire(now)
+            {
                 let (window, folder) = (name_of(&self.parts.window), &self.parts.folder);
                 tracing::warn!(window, folder, %error, "can't delete an expired part of this window's log");
             }
             let most = 2 * self.floor + 3 * self.parts.segment_bytes;
             // A full disk is a reason, too.
-            if (self.log.bytes() > most || self.down.is_some()) && now >= self.no_pass_before {
+            let is_due = is_expired || self.log.bytes() > most || self.down.is_some();
+            if is_due && now >= self.no_pass_before {
                 self.begin_pass();
             }
         }
@@ -353,7 +376,7 @@ impl<F: Files> Writer<F> {
     /// Everything in sealed segments has been told to the window, so it knows what it needs of it.
     pub(super) fn begin_pass(&mut self) {
         let segments: Vec<_> = self.log.sealed().copied().collect();
-        let (sender, replaced) = channel();
+        let (sender, told) = channel();
         let Parts { files, window, codec, segment_bytes, signals, .. } = &self.parts;
         let (files, window, codec) = (Arc::clone(files), Arc::clone(window), codec.clone());
         let (segment_bytes, signals) = (*segment_bytes, Arc::clone(signals));
@@ -362,6 +385,14 @@ impl<F: Files> Writer<F> {
         let lag = window.store(now).filter(|facts| facts.down_since.is_some()).and_then(|facts| facts.lag);
         let written_before = lag.map_or(i64::MAX, |lag| own(now.checked_sub(lag).unwrap_or(start), start));
         self.no_pass_before = now + PASS_AGAIN;
+        if self.has_producers {
+            let moment = (self.parts.clock)();
+            return self.start_pass(told, move || {
+                let prepared = checkpoint::prepare(&*files, &segments, &window, &codec, (moment, start))?;
+                let _ = sender.send(Told::Prepared(prepared));
+                Ok(())
+            });
+        }
         let clock = Arc::clone(&self.parts.clock);
         let work = move || {
             let state = |key: Key| match window.find(key.into(), clock().now) {
@@ -373,47 +404,58 @@ impl<F: Files> Writer<F> {
             let judge =
                 Judge { codec: &codec, earlier, start, written_before, state: &state, stop, segment_bytes };
             compact::pass(&*files, &segments, &judge, |replaced| {
-                let _ = sender.send(replaced);
+                let _ = sender.send(Told::Replaced(replaced));
             })
         };
+        self.start_pass(told, work);
+    }
+
+    fn start_pass(&mut self, told: Receiver<Told>, work: impl FnOnce() -> io::Result<()> + Send + 'static) {
         match thread::Builder::new().name("hapax-log-pass".into()).spawn(work) {
-            Ok(thread) => self.pass = Some(Pass { replaced, thread }),
+            Ok(thread) => self.pass = Some(Pass { told, prepared: None, thread }),
             Err(error) => tracing::warn!(%error, "can't start a thread that makes a log smaller"),
         }
     }
 
     pub(super) fn follow_pass(&mut self) {
-        let Some(pass) = &self.pass else { return };
+        let Some(pass) = &mut self.pass else { return };
         loop {
-            match pass.replaced.try_recv() {
-                Ok(Replaced { old, new, damaged }) => {
-                    self.log.replaced(&old, new);
-                    self.parts.window.note_damaged(damaged);
-                    if damaged > 0 {
-                        let (window, folder) = (name_of(&self.parts.window), &self.parts.folder);
-                        tracing::error!(
-                            window,
-                            folder,
-                            damaged,
-                            "a part of this window's log was damaged since it was written"
-                        );
-                    }
-                }
+            match pass.told.try_recv() {
+                Ok(Told::Replaced(replaced)) => note_replaced(&mut self.log, &self.parts, &replaced),
+                Ok(Told::Prepared(prepared)) => pass.prepared = Some(prepared),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => break,
             }
         }
-        let Some(pass) = self.pass.take() else { return };
-        match pass.thread.join() {
-            Ok(Ok(())) => {
+        // While the disk takes nothing, this may make room.
+        if let Some(prepared) = &pass.prepared
+            && self.down.is_none()
+            && !self.parts.window.is_written(prepared.position)
+        {
+            return;
+        }
+        let Some(Pass { prepared, thread, .. }) = self.pass.take() else { return };
+        let Ok(done) = thread.join() else { return };
+        let files = &*self.parts.files;
+        let done = done.and_then(|()| match prepared {
+            None => Ok(()),
+            Some(prepared) => {
+                let replaced = prepared.install(files)?;
+                note_replaced(&mut self.log, &self.parts, &replaced);
+                Ok(())
+            }
+        });
+        match done {
+            Ok(()) => {
                 self.floor = self.log.bytes();
                 self.no_pass_before = self.parts.now();
             }
-            Ok(Err(error)) => {
+            Err(error) => {
+                // On a full disk, what is unfinished takes the room of what is to be written.
+                let _ = files.remove(UNFINISHED);
                 let (window, folder) = (name_of(&self.parts.window), &self.parts.folder);
                 tracing::warn!(window, folder, %error, "the log of this window can't be made smaller");
             }
-            Err(_) => {}
         }
     }
 
@@ -442,6 +484,22 @@ impl<F: Files> Writer<F> {
         if let Some(pass) = self.pass.take() {
             let _ = pass.thread.join();
         }
+    }
+}
+
+/// Notes that segments were replaced, and tells of what could not be read there.
+fn note_replaced<F: Files>(log: &mut Log<F>, parts: &Parts<F>, replaced: &Replaced) {
+    log.replaced(&replaced.old, replaced.new);
+    let damaged = replaced.damaged;
+    parts.window.note_damaged(damaged);
+    if damaged > 0 {
+        let (window, folder) = (name_of(&parts.window), &parts.folder);
+        tracing::error!(
+            window,
+            folder,
+            damaged,
+            "a part of this window's log was damaged since it was written"
+        );
     }
 }
 

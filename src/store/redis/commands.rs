@@ -2,6 +2,7 @@
 
 use super::connect::Command;
 use super::names::Names;
+use super::sequences::{self, Number};
 use super::{Failed, Leased};
 use hapax_core::window::leased::{Answer, Question, Request, millis};
 use hapax_core::window::logged::{Record, What};
@@ -70,6 +71,9 @@ pub(super) fn write(window: &Leased, names: &Names, record: &Record, now: Instan
         names.key(key)
     };
     let left = |memo: Memo| memo.ttl().saturating_sub(now.saturating_duration_since(record.at));
+    if let Some(command) = write_number(window, names, record, left) {
+        return command;
+    }
     match &record.what {
         What::Seen(claim, memo) => {
             let left = left(*memo);
@@ -96,13 +100,34 @@ pub(super) fn write(window: &Leased, names: &Names, record: &Record, now: Instan
             let key = name(claim);
             Some(Command { cmd: script(FORGET, &key), key })
         }
-        What::Flushed | What::Changed(_) => None,
+        What::ProducerForgotten(_) | What::Producer(_) | What::Flushed | What::Changed(_) => None,
     }
+}
+
+/// The same for a record about a number or a producer; `None` if it is about something else.
+fn write_number(
+    window: &Leased,
+    names: &Names,
+    record: &Record,
+    left: impl Fn(Memo) -> Duration,
+) -> Option<Option<Command>> {
+    Some(match &record.what {
+        What::Seen(claim, memo) => Some(sequences::stored(window, names, Number::of(*claim)?, left(*memo))),
+        What::Touched(claim, memo) => {
+            let (number, left) = (Number::of(*claim)?, left(*memo));
+            (!left.is_zero()).then(|| sequences::touched(window, names, number, left))
+        }
+        What::Forgotten(claim) => Some(sequences::forgotten(window, names, Number::of(*claim)?)),
+        What::ProducerForgotten(producer) => Some(sequences::producer_forgotten(window, names, *producer)),
+        // Redis has heard of the epoch when it was asked about the number.
+        What::Producer(_) => None,
+        What::Flushed | What::Changed(_) => return None,
+    })
 }
 
 /// Returns true if the other relays have to hear of it.
 pub(super) fn is_told(record: &Record) -> bool {
-    matches!(record.what, What::Forgotten(_) | What::Flushed | What::Changed(_))
+    matches!(record.what, What::Forgotten(_) | What::ProducerForgotten(_) | What::Flushed | What::Changed(_))
 }
 
 /// Returns the command that tells the other relays. With a flush, its reply is the new generation.
@@ -122,7 +147,10 @@ pub(super) fn tell(names: &Names, batch: &[u8], is_flush: bool) -> Command {
 
 /// Returns the command of a question.
 pub(super) fn ask(window: &Leased, names: &Names, question: &Question) -> Command {
-    let key = names.key(question.key);
+    if let Some(number) = Number::of(question.claim) {
+        return sequences::ask(window, names, question, number);
+    }
+    let key = names.key(question.claim.key());
     let value = || window.value(question);
     let life = millis(window.lease_time(question.lease));
     let cmd = match &question.what {
@@ -153,6 +181,9 @@ pub(super) fn ask(window: &Leased, names: &Names, question: &Question) -> Comman
 
 /// Reads the reply to a question.
 pub(super) fn answer(question: &Question, reply: Value) -> Result<Answer, Failed> {
+    if Number::of(question.claim).is_some() {
+        return sequences::answer(question, reply);
+    }
     match (&question.what, reply) {
         (Request::Lease | Request::Replace(_) | Request::Renew, Value::Nil) => Ok(Answer::Done),
         (Request::Lease | Request::Replace(_) | Request::Renew, Value::BulkString(value)) => {

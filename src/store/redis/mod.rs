@@ -13,6 +13,7 @@ mod connect;
 mod follow;
 mod link;
 mod names;
+mod sequences;
 mod slot;
 
 use super::{Failure, Keeper};
@@ -22,6 +23,7 @@ use follow::Follower;
 use hapax_core::pressure::Accounting;
 use hapax_core::window::logged::{Codec, Identity, RelayId};
 use hapax_core::window::{Inspect, KeyMaker, LeasedWindow, Limits, Rules, StorePolicy, Window as _};
+use hapax_core::wire::IdSource;
 use link::Link;
 use names::Names;
 use parking_lot::Mutex;
@@ -164,6 +166,10 @@ impl Shared {
                 Value::Nil => {}
                 Value::BulkString(have) if have == identity.as_bytes() => {}
                 _ => return Err(Failed::Identity),
+            }
+            if self.window.rules().id == IdSource::Sequence {
+                let name = connection.ask(&sequences::load()).await?;
+                self.names.set_script(redis::from_redis_value(name).map_err(|_| Failed::Strange)?);
             }
             self.learn_generation(&mut connection).await?;
             Ok(())

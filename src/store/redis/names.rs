@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! hapax:WINDOW:KEY              a lease or a record: the key is 12 octets. Keys are spread over all slots of a cluster.
+//!                               With `id = "sequence"`: the hash of a producer, see `sequence.lua`
 //! hapax:{WINDOW}:identity       what gives the keys their meaning: secret, scope, place of the id
 //! hapax:{WINDOW}:generation     how often the window was flushed
 //! hapax:{WINDOW}:since          since when the window is remembered, in seconds since 1970, by the clock of Redis
@@ -9,6 +10,7 @@
 //! ```
 
 use hapax_core::window::Key;
+use std::sync::OnceLock;
 
 /// The names of one window.
 #[derive(Clone, Debug)]
@@ -18,6 +20,7 @@ pub(super) struct Names {
     pub(super) generation: String,
     pub(super) since: String,
     pub(super) changes: String,
+    script: OnceLock<String>,
 }
 
 impl Names {
@@ -30,7 +33,18 @@ impl Names {
             generation: format!("{beginning}{{{window}}}:generation"),
             since: format!("{beginning}{{{window}}}:since"),
             changes: format!("{beginning}{{{window}}}:changes"),
+            script: OnceLock::new(),
         }
+    }
+
+    /// Returns the name that Redis gives to the script of numbers. It is the same for every Redis.
+    pub(super) fn script(&self) -> Option<&str> {
+        self.script.get().map(String::as_str)
+    }
+
+    /// Notes that name.
+    pub(super) fn set_script(&self, name: String) {
+        let _ = self.script.set(name);
     }
 
     pub(super) fn key(&self, key: Key) -> Vec<u8> {

@@ -186,7 +186,7 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        let of = |key| matches!(read[key], Written::Seen { key: Key(n), .. } if n == [2, 1, 2][key]);
+        let of = |key| matches!(read[key], Written::Seen { claim, .. } if claim.key() == Key([2, 1, 2][key]));
         assert!((0..3).all(of), "{read:?}");
         // The next one goes on from there.
         push(&mut outbox, 3, now);

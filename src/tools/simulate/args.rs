@@ -23,6 +23,7 @@ Examples:
   hapax record --window orders --seconds 600 -o trace.jsonl && hapax simulate trace.jsonl
 
 A trace is CSV (columns time,id and, if you like, ttl; with a header or without), JSON lines, or what `hapax record` wrote.
+With a producer and a number in each line, the result also says what a window of sequences would do.
 Ids are compared as they stand: if they are unique within a queue only, put the queue's name into them.";
 
 /// The arguments of `hapax simulate`.

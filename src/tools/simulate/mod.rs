@@ -5,7 +5,7 @@
 //!  file ── read ──┐                      ┌─ report (tables, JSON)
 //!                 ├─► Trace ─► study ────┤
 //!  made up: synth ┘            │         └─ plot (SVG)
-//!                              └─ replay, once for each cell; restarts: with and without a store
+//!                              └─ replay, once for each cell; restarts: with and without a store; sequences
 //! ```
 //!
 //! [`mod@replay`] says exactly what is counted.
@@ -16,6 +16,7 @@ mod read;
 mod replay;
 mod report;
 mod restarts;
+mod sequences;
 mod study;
 mod synth;
 mod time;
@@ -26,6 +27,7 @@ pub use args::SimulateArgs;
 pub use read::{BadLines, Input, Options, Present, Recording, read};
 pub use replay::{Outcome, Setting, Unlimited, bytes_when_full, replay};
 pub use restarts::{Comparison, Keeps, Restarted, Restarts, compare};
+pub use sequences::{Row, Sequences, sequences};
 pub use study::{Cell, Grid, Progress, Study, Terms, study};
 pub use synth::{Delay, Ids, Synthetic};
 pub use time::TimeUnit;
@@ -114,11 +116,13 @@ pub fn run(args: &SimulateArgs) -> Result<(), Error> {
         let setting = terms.setting(present.capacity, present.ttl);
         compare(&trace, setting, every, args.remember_delay, threads)
     });
+    let sequences = sequences(&trace, present.ttl);
     let report = Report {
         about,
         trace: &trace,
         study: &study,
         restarts: restarts.as_ref(),
+        sequences: sequences.as_ref(),
         took: now().duration_since(begin),
     };
     let text = if args.json { format!("{:#}", report.json()) } else { report.text() };

@@ -145,6 +145,9 @@ struct JsonLine {
     #[serde(alias = "message_id", alias = "message-id")]
     id: Option<Value>,
     ttl: Option<Value>,
+    producer: Option<Value>,
+    #[serde(alias = "sequence")]
+    number: Option<Value>,
     hapax_record: Option<u32>,
     setting: Option<JsonSetting>,
     end: Option<JsonEnd>,
@@ -197,20 +200,26 @@ impl Reader {
         let time = scalar(line.time.as_ref(), "time")?.ok_or("it has no \"time\"")?;
         let id = scalar(line.id.as_ref(), "id")?.unwrap_or_default();
         let ttl = scalar(line.ttl.as_ref(), "ttl")?.unwrap_or_default();
-        self.event(&time, id.as_bytes(), &ttl)
+        let producer = scalar(line.producer.as_ref(), "producer")?.unwrap_or_default();
+        let number = scalar(line.number.as_ref(), "number")?.unwrap_or_default();
+        self.event(&time, id.as_bytes(), &ttl, (producer.as_bytes(), &number))
     }
 
     fn csv_line(&mut self, line: &[u8], columns: Columns) -> Result<(), String> {
         let fields = fields(line)?;
         let field = |place: usize| fields.get(place).unwrap_or_default();
         let text = |place: usize| std::str::from_utf8(field(place)).unwrap_or("\u{fffd}");
-        if fields.len() <= columns.time.max(columns.id) {
+        let needed = [columns.time, columns.id].into_iter().filter(|column| *column < usize::MAX).max();
+        if needed.is_some_and(|needed| fields.len() <= needed) {
             return Err(format!("it has {} column(s), but time and id are needed", fields.len()));
         }
-        self.event(text(columns.time), field(columns.id), columns.ttl.map(text).unwrap_or_default())
+        let ttl = columns.ttl.map(text).unwrap_or_default();
+        let (producer, number) =
+            columns.number.map_or((&b""[..], ""), |(producer, number)| (field(producer), text(number)));
+        self.event(text(columns.time), field(columns.id), ttl, (producer, number))
     }
 
-    fn event(&mut self, time: &str, id: &[u8], ttl: &str) -> Result<(), String> {
+    fn event(&mut self, time: &str, id: &[u8], ttl: &str, number: (&[u8], &str)) -> Result<(), String> {
         let unit = match self.unit {
             Some(unit) => unit,
             None => {
@@ -224,6 +233,16 @@ impl Reader {
             .parse(time)
             .ok_or_else(|| format!("{time:?} is no time in the unit {:?} of this trace", unit.name()))?;
         let ttl = if ttl.is_empty() { None } else { Some(parse_ttl(ttl)?) };
+        let number = match number {
+            ([], _) | (_, "") => None,
+            (producer, number) => {
+                Some((producer, number.parse().map_err(|_| format!("{number:?} is no number of a message"))?))
+            }
+        };
+        // The number is an id, too.
+        let made = number
+            .map(|(producer, number): (&[u8], u64)| [producer, b"/", number.to_string().as_bytes()].concat());
+        let id = if id.is_empty() { made.as_deref().unwrap_or_default() } else { id };
         if id.is_empty() {
             self.without_id += 1;
             return Ok(());
@@ -236,7 +255,10 @@ impl Reader {
                 "its time lies before that of an earlier line, by up to {late}; --reorder '{late}' sorts it in"
             ));
         }
-        self.trace.push(at, id, ttl);
+        match number {
+            Some(number) => self.trace.push_number(at, id, ttl, number),
+            None => self.trace.push(at, id, ttl),
+        }
         Ok(())
     }
 }
@@ -261,11 +283,13 @@ struct Columns {
     time: usize,
     id: usize,
     ttl: Option<usize>,
+    /// the producer, and its number
+    number: Option<(usize, usize)>,
 }
 
 impl Default for Columns {
     fn default() -> Columns {
-        Columns { time: 0, id: 1, ttl: Some(2) }
+        Columns { time: 0, id: 1, ttl: Some(2), number: None }
     }
 }
 
@@ -276,8 +300,11 @@ impl Columns {
                 .iter()
                 .position(|field| names.iter().any(|name| field.eq_ignore_ascii_case(name.as_bytes())))
         };
-        let (time, id) = (find(&["time", "timestamp", "ts"])?, find(&["id", "message_id", "message-id"])?);
-        Some(Columns { time, id, ttl: find(&["ttl"]) })
+        let time = find(&["time", "timestamp", "ts"])?;
+        let number = find(&["producer"]).zip(find(&["number", "sequence"]));
+        // Without a column of ids, the numbers are the ids; a column that is never there is empty.
+        let id = find(&["id", "message_id", "message-id"]).or(number.map(|_| usize::MAX))?;
+        Some(Columns { time, id, ttl: find(&["ttl"]), number })
     }
 }
 

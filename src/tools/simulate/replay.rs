@@ -167,7 +167,7 @@ fn sweep(window: &LocalWindow, base: Instant, at: u64, due: u64) -> u64 {
 }
 
 #[expect(clippy::disallowed_methods, reason = "any instant will do for the zero of a virtual clock")]
-fn base() -> Instant {
+pub(super) fn base() -> Instant {
     Instant::now()
 }
 

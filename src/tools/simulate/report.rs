@@ -2,6 +2,7 @@
 
 use super::read::Present;
 use super::restarts::{Comparison, Keeps, Restarted};
+use super::sequences::{Row, Sequences};
 use super::study::{Cell, Study};
 use super::trace::Trace;
 use crate::tools::text::grouped;
@@ -19,6 +20,7 @@ pub(super) struct Report<'a> {
     pub(super) trace: &'a Trace,
     pub(super) study: &'a Study,
     pub(super) restarts: Option<&'a Comparison>,
+    pub(super) sequences: Option<&'a Sequences>,
     pub(super) took: Duration,
 }
 
@@ -42,7 +44,7 @@ pub(super) struct About {
 impl Report<'_> {
     /// For people.
     pub(super) fn text(&self) -> String {
-        let Report { about, trace, study, restarts, .. } = self;
+        let Report { about, trace, study, restarts, sequences, .. } = self;
         let repeats = trace.repeats() as u64;
         let mut text = self.advice() + "\n";
         text += &self.about_present();
@@ -77,6 +79,7 @@ impl Report<'_> {
             writeln!(text, "\nDuplicates that escaped: their id had been evicted before its TTL was over");
         let _ = write!(text, "{}", self.escaped());
         text += &restarts.map(restarted).unwrap_or_default();
+        text += &sequences.map(|sequences| self.by_numbers(sequences)).unwrap_or_default();
         text
     }
 
@@ -194,9 +197,33 @@ impl Report<'_> {
         }
     }
 
+    /// Shows the same publishes in a window of sequences.
+    fn by_numbers(&self, sequences: &Sequences) -> String {
+        let repeats = self.trace.repeats() as u64;
+        let mut table = Table::new();
+        table.load_style(UTF8_FULL_CONDENSED);
+        table.set_header(["capacity", "memory", "caught", "passed", "numbers used twice"]);
+        for column in 0..5 {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        for Row { capacity, bytes_when_full, caught, passed, used_twice } in sequences.rows.iter().copied() {
+            let share = if repeats == 0 { "-".to_owned() } else { percent(caught, repeats) };
+            let bytes = decimal_bytes(bytes_when_full);
+            table.add_row([exact_count(capacity), bytes, share, grouped(passed), grouped(used_twice)]);
+        }
+        let Sequences { producers, ttl, .. } = sequences;
+        format!(
+            "\n\nThe same with id = \"sequence\": {} producers, ttl = \"{}\"; caught in % of all repeats\n{table}",
+            grouped(*producers as u64),
+            Span(*ttl)
+        )
+    }
+
     /// For programs. Shares from 0 to 1, spans in seconds, sizes in bytes.
     pub(super) fn json(&self) -> Value {
-        let Report { about, trace, study, restarts, took } = self;
+        let Report { about, trace, study, restarts, sequences, took } = self;
         let repeats = trace.repeats() as u64;
         let delay = |quantile: f64| trace.repeat_delay(quantile).map(|delay| delay.as_secs_f64());
         let ttls: Vec<Value> = study
@@ -234,6 +261,7 @@ impl Report<'_> {
             "present": about.present.and_then(|present| study.at(present)).map(|cell| cell_json(cell, repeats)),
             "longest_visible_delay_seconds": trace.span().as_secs_f64(),
             "restarts": restarts.map(restarts_json),
+            "sequences": sequences.map(sequences_json),
             "smallest": study.smallest.as_ref().map(|cell| cell_json(cell, repeats)),
             "took_seconds": took.as_secs_f64(),
         })
@@ -290,6 +318,23 @@ fn restarts_json(comparison: &Comparison) -> Value {
         "count": count,
         "capacity": setting.capacity,
         "ttl_seconds": setting.ttl.as_secs_f64(),
+        "rows": rows.iter().map(row).collect::<Vec<_>>(),
+    })
+}
+
+fn sequences_json(Sequences { producers, ttl, rows }: &Sequences) -> Value {
+    let row = |Row { capacity, bytes_when_full, caught, passed, used_twice }: &Row| {
+        json!({
+            "capacity": capacity,
+            "bytes_when_full": bytes_when_full,
+            "caught": caught,
+            "passed": passed,
+            "used_twice": used_twice,
+        })
+    };
+    json!({
+        "producers": producers,
+        "ttl_seconds": ttl.as_secs_f64(),
         "rows": rows.iter().map(row).collect::<Vec<_>>(),
     })
 }

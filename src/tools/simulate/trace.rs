@@ -27,6 +27,9 @@ pub struct Trace {
     repeating: usize,
     /// from each repeat back to the id's event before it, in nanoseconds, sorted
     delays: Vec<u64>,
+    /// Of each event: which producer has published it, and under which number. `None` unless all events say so.
+    numbers: Option<Vec<(u32, u64)>>,
+    producers: usize,
 }
 
 impl Trace {
@@ -62,6 +65,22 @@ impl Trace {
         self.delays.get(index).map(|nanos| Duration::from_nanos(*nanos))
     }
 
+    /// Producers; 0 unless all events name theirs.
+    pub fn producers(&self) -> usize {
+        self.producers
+    }
+
+    /// All events in order, if each names its producer and its number: when, which of them, and whether its id came before.
+    pub(super) fn numbers(&self) -> Option<impl Iterator<Item = (u64, (u32, u64), bool)>> {
+        let mut seen = vec![false; self.repeating];
+        let mut is_repeat = move |slot: u32| {
+            let seen = if slot == NO_SLOT { None } else { seen.get_mut(slot as usize) };
+            seen.is_some_and(|seen| std::mem::replace(seen, true))
+        };
+        let events = self.at.iter().zip(self.numbers.as_ref()?).zip(&self.slots);
+        Some(events.map(move |((at, number), slot)| (*at, *number, is_repeat(*slot))))
+    }
+
     /// Ids that come more than once.
     pub(super) fn repeating(&self) -> usize {
         self.repeating
@@ -82,6 +101,9 @@ pub struct TraceBuilder {
     keys: KeyMaker,
     events: Vec<(i128, Key)>,
     ttls: Vec<u64>,
+    /// the numbers of the first events, up to the first event without one
+    numbers: Vec<(u32, u64)>,
+    names: HashMap<Box<[u8]>, u32>,
     newest: i128,
     sorted: bool,
 }
@@ -99,6 +121,8 @@ impl TraceBuilder {
             keys: KeyMaker::new(SECRET),
             events: Vec::new(),
             ttls: Vec::new(),
+            numbers: Vec::new(),
+            names: HashMap::new(),
             newest: i128::MIN,
             sorted: true,
         }
@@ -127,23 +151,38 @@ impl TraceBuilder {
         self.newest = self.newest.max(at);
     }
 
+    /// As [`TraceBuilder::push`], with the producer's name and the number that it has given to the message.
+    pub fn push_number(&mut self, at: i128, id: &[u8], ttl: Option<Duration>, (name, number): (&[u8], u64)) {
+        // (One event without a number is enough: then there is no comparison.)
+        if self.numbers.len() == self.events.len() {
+            let next = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+            let producer = *self.names.entry(name.into()).or_insert(next);
+            self.numbers.push((producer, number));
+        }
+        self.push(at, id, ttl);
+    }
+
     /// Sorts the events and counts them.
     pub fn build(mut self) -> Trace {
         if !self.ttls.is_empty() {
             self.ttls.resize(self.events.len(), 0);
         }
+        let all_have_numbers = !self.numbers.is_empty() && self.numbers.len() == self.events.len();
         if !self.sorted {
             let mut order: Vec<usize> = (0..self.events.len()).collect();
             order.sort_by_key(|index| self.events.get(*index).map(|(at, _)| *at));
             self.events = picked(&self.events, &order);
             self.ttls = picked(&self.ttls, &order);
+            self.numbers = picked(&self.numbers, &order);
         }
         let first = self.events.first().map_or(0, |(at, _)| *at);
         let since = |at: i128| u64::try_from(at.saturating_sub(first)).unwrap_or(u64::MAX);
         let at: Vec<u64> = self.events.iter().map(|(at, _)| since(*at)).collect();
         let keys: Vec<Key> = self.events.iter().map(|(_, key)| *key).collect();
         let Numbered { slots, ids, repeating, delays } = number(&at, &keys);
-        Trace { at, keys, slots, ttls: self.ttls, ids, repeating, delays }
+        let producers = if all_have_numbers { self.names.len() } else { 0 };
+        let numbers = all_have_numbers.then_some(self.numbers);
+        Trace { at, keys, slots, ttls: self.ttls, ids, repeating, delays, numbers, producers }
     }
 }
 

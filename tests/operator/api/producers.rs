@@ -62,6 +62,21 @@ async fn producers_are_listed_shown_and_forgotten() {
     assert_eq!((&facts["sequences"]["gaps"], &facts["entries"]), (&json!(1), &json!(2)));
 }
 
+/// A capacity that a window of ids may have, and this one may not.
+#[tokio::test]
+async fn producers_have_a_bound_of_bytes() {
+    let site = site().await;
+    let change = async |capacity: &str| {
+        let body = format!("{{\"capacity\": \"{capacity}\"}}");
+        site.change("PATCH", "/api/v1/windows/numbered", &body).await
+    };
+    let refused = change("400M").await;
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert!(refused.error().contains("more producers take more memory than a window may"), "{refused:?}");
+    assert_eq!(site.get("/api/v1/windows/numbered").await.json()["capacity"], 10_000);
+    assert_eq!(change("20k").await.status, 200);
+}
+
 #[tokio::test]
 async fn a_key_has_24_digits_and_other_windows_have_no_producers() {
     let site = site().await;

@@ -52,6 +52,15 @@ fn killed_at_any_moment_a_relay_forgets_no_id_that_was_acked() {
     }
 }
 
+/// The same with sequences: each round has a producer of its own.
+#[test]
+fn killed_at_any_moment_a_relay_forgets_no_number_that_was_acked() {
+    let window = "id = \"sequence\"\non_outage = \"refuse\"";
+    if let Some(outcome) = killed("numbers", Plan { kills: kills(60), acks: 1_500, other: None }, window) {
+        outcome.assert_nothing_is_forgotten();
+    }
+}
+
 /// With `async` a crash forgets what was acked within the last `remember_delay`, and no more.
 #[test]
 fn with_async_a_crash_forgets_what_the_delay_allows() {

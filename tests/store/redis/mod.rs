@@ -1,12 +1,14 @@
 //! `store = "redis"`: relays that share a Redis, in front of one RabbitMQ.
 
 mod faults;
+mod numbers;
 pub(crate) mod server;
 mod strangers;
 
 use crate::e2e::kills::{Lane, Outcome, Plan, killed_again_and_again};
+use crate::e2e::load::numbered;
 use crate::e2e::publisher::restarted_one_after_the_other;
-use crate::e2e::raw::{Publish, Raw, Told};
+use crate::e2e::raw::{Raw, Told};
 use crate::e2e::relay::Relay;
 use crate::e2e::retry;
 use crate::e2e::site;
@@ -82,7 +84,7 @@ fn publish(addr: SocketAddr, vhost: &str, ids: &[String], patience: Duration) ->
             let mut octets = Vec::new();
             for id in todo.drain(..) {
                 last += 1;
-                octets.extend(Publish::to("q", &id).encode(1, raw.frame_max()));
+                octets.extend(numbered("q", &id, raw.frame_max()));
                 under_way.insert(last, id);
             }
             raw.write(&octets)?;

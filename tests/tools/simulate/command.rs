@@ -94,6 +94,42 @@ fn the_json_has_the_shape_that_scripts_depend_on() {
     assert!(json["took_seconds"].as_f64() > Some(0.0));
 }
 
+/// Two producers count; one has used a number for two messages. The one that has come first is the least recently seen one.
+#[test]
+fn a_trace_with_numbers_is_compared_with_sequences() {
+    let trace = "time,producer,number,id\n\
+        0,a,1,a1\n1,b,1,b1\n2,a,1,a1\n3,a,2,a2\n4,b,1,b1\n5,b,2,b2\n6,a,2,other\n7,a,1,a1\n";
+    let ten = ["--present-ttl", "10m"];
+    let (code, stdout, stderr) = hapax(&with(&["-", "--json"], &ten), trace);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let json: Value = serde_json::from_str(&stdout).expect("JSON");
+    let sequences = &json["sequences"];
+    assert_eq!((&sequences["producers"], &sequences["ttl_seconds"]), (&2.into(), &600.0.into()));
+    let rows: Vec<_> = sequences["rows"].as_array().expect("a list").iter().collect();
+    let counts = |row: &Value| {
+        ["capacity", "caught", "passed", "used_twice"].map(|key| row[key].as_u64().unwrap_or(99))
+    };
+    assert_eq!(
+        rows.iter().map(|row| counts(row)).collect::<Vec<_>>(),
+        [[1, 0, 3, 0], [2, 3, 0, 1], [10_000, 3, 0, 1]]
+    );
+    assert!(rows[1]["bytes_when_full"].as_u64() < Some(700));
+    let (_, text, _) = hapax(&with(&["-"], &ten), trace);
+    let (_, table) = text.split_once("The same with id = \"sequence\": ").expect("the table");
+    assert!(table.starts_with("2 producers, ttl = \"10m\"; caught in % of all repeats\n"), "{table}");
+    assert!(table.contains("numbers used twice"), "{table}");
+    // Without an id, producer and number are one. One line without a number: no comparison.
+    let numbers =
+        "{\"time\":1,\"producer\":\"a\",\"sequence\":7}\n{\"time\":2,\"producer\":\"a\",\"number\":\"7\"}\n";
+    let (_, stdout, _) = hapax(&["-", "--json"], numbers);
+    let json: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!((&json["trace"]["repeats"], &json["sequences"]["rows"][0]["caught"]), (&1.into(), &1.into()));
+    let (_, stdout, _) = hapax(&["-", "--json"], &format!("{numbers}{{\"time\":3,\"id\":\"x\"}}\n"));
+    assert!(stdout.contains("\"sequences\": null"), "{stdout}");
+    let (code, _, stderr) = hapax(&["-"], "{\"time\":1,\"producer\":\"a\",\"number\":\"x\"}\n");
+    assert!(code != Some(0) && stderr.contains("is no number of a message"), "{stderr}");
+}
+
 #[test]
 fn tables_say_what_to_set() {
     let folder = Folder::new("tables");

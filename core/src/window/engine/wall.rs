@@ -50,10 +50,17 @@ impl WallEntry {
     /// The id may be older than the window's own clock. Then its age is cut to what that clock can say; the end of its life is
     /// right in any case.
     pub fn entry(&self, now: Stamp, wall: SystemTime) -> Option<Entry> {
-        let left = self.left(wall);
-        let until = now.after(left);
+        (!self.left(wall).is_zero()).then(|| self.past_entry(now, wall))
+    }
+
+    /// As [`WallEntry::entry`], also if its TTL is over.
+    pub fn past_entry(&self, now: Stamp, wall: SystemTime) -> Entry {
         let at = Stamp(now.0.saturating_sub(nanos(self.age(wall))));
-        (!left.is_zero()).then_some(Entry { at, until, duplicates: self.duplicates, body: self.body })
+        let until = match self.left(wall) {
+            Duration::ZERO => at.after(self.ttl),
+            left => now.after(left),
+        };
+        Entry { at, until, duplicates: self.duplicates, body: self.body }
     }
 
     /// Returns its age; zero if the clock says that it was committed later than now.

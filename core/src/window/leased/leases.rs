@@ -42,6 +42,7 @@ struct Inner {
 /// A key that Redis was asked about.
 #[derive(Debug)]
 struct Asked {
+    claim: Claim,
     lease: Lease,
     waiters: VecDeque<Waiter>,
     /// `None`: a question is out
@@ -69,6 +70,7 @@ pub(super) struct Waiter {
 
 #[derive(Debug)]
 struct Held {
+    claim: Claim,
     lease: Lease,
     /// when it was got, or renewed
     since: Instant,
@@ -94,19 +96,19 @@ impl Leases {
     /// another relay has the key.
     pub(super) fn ask(
         &self,
-        key: Key,
+        claim: Claim,
         keep: u64,
         (mailbox, ticket): (&Arc<Mailbox>, Ticket),
         is_told: bool,
         bound: usize,
     ) -> Joined {
-        let mut inner = self.inner.lock();
+        let (mut inner, key) = (self.inner.lock(), claim.key());
         let mut waiter = Waiter { mailbox: Arc::downgrade(mailbox), ticket, is_told };
         let Some(asked) = inner.asked.get_mut(&key) else {
             let lease = inner.draw(keep);
             let waiters = VecDeque::from([waiter]);
-            inner.asked.insert(key, Asked { lease, waiters, elsewhere: None, tries: 0 });
-            inner.out.push_back(Question { key, lease, what: Request::Lease });
+            inner.asked.insert(key, Asked { claim, lease, waiters, elsewhere: None, tries: 0 });
+            inner.out.push_back(Question { claim, lease, what: Request::Lease });
             return Joined::Pending;
         };
         if asked.tries == 0 {
@@ -125,10 +127,10 @@ impl Leases {
     }
 
     /// Asks for a lease for which nobody waits.
-    pub(super) fn claim(&self, key: Key, keep: u64) {
+    pub(super) fn claim(&self, claim: Claim, keep: u64) {
         let mut inner = self.inner.lock();
         let lease = inner.draw(keep);
-        inner.out.push_back(Question { key, lease, what: Request::Lease });
+        inner.out.push_back(Question { claim, lease, what: Request::Lease });
     }
 
     /// Asks this, too.
@@ -185,21 +187,21 @@ impl Leases {
 
     /// Forgets all questions but those that give leases back: nobody else does that. A lease that was asked for counts as held, because
     /// Redis may have granted it and the answer was lost. Returns the keys for which publishes wait.
-    pub(super) fn give_up(&self, unanswered: &[Question], now: Instant) -> Vec<(Key, VecDeque<Waiter>)> {
+    pub(super) fn give_up(&self, unanswered: &[Question], now: Instant) -> Vec<(Claim, VecDeque<Waiter>)> {
         let mut inner = self.inner.lock();
         inner.out.retain(|question| question.what == Request::Release);
         for question in unanswered.iter().rev() {
             match question.what {
                 Request::Release => inner.out.push_front(question.clone()),
                 Request::Lease | Request::Replace(_) => {
-                    let held = Held { lease: question.lease, since: now };
-                    inner.held.entry(question.key).or_insert(held);
+                    let held = Held { claim: question.claim, lease: question.lease, since: now };
+                    inner.held.entry(question.claim.key()).or_insert(held);
                 }
                 Request::Look | Request::Renew => {}
             }
         }
         inner.polls.clear();
-        inner.asked.drain().map(|(key, asked)| (key, asked.waiters)).collect()
+        inner.asked.drain().map(|(_, asked)| (asked.claim, asked.waiters)).collect()
     }
 
     /// Returns true if somebody waits for this lease.
@@ -213,9 +215,9 @@ impl Leases {
     }
 
     /// Notes that the lease is ours. Returns those who have waited for it.
-    pub(super) fn hold(&self, key: Key, lease: Lease, now: Instant) -> VecDeque<Waiter> {
-        let mut inner = self.inner.lock();
-        inner.held.insert(key, Held { lease, since: now });
+    pub(super) fn hold(&self, claim: Claim, lease: Lease, now: Instant) -> VecDeque<Waiter> {
+        let (mut inner, key) = (self.inner.lock(), claim.key());
+        inner.held.insert(key, Held { claim, lease, since: now });
         inner.take(key, lease)
     }
 
@@ -258,9 +260,9 @@ impl Leases {
                 return false;
             }
             let Some(Elsewhere { value, again_at }) = asked.elsewhere.take() else { return true };
-            let lease = asked.lease;
+            let (claim, lease) = (asked.claim, asked.lease);
             inner.polls.remove(&(again_at, key));
-            inner.out.push_back(Question { key, lease, what: Request::Replace(value) });
+            inner.out.push_back(Question { claim, lease, what: Request::Replace(value) });
             inner.waker.take()
         };
         waker.into_iter().for_each(Waker::wake);
@@ -308,8 +310,8 @@ impl Leases {
     /// Gives the lease of this key back.
     pub(super) fn release(&self, key: Key) {
         let released = self.inner.lock().held.remove(&key);
-        if let Some(Held { lease, .. }) = released {
-            self.push(Question { key, lease, what: Request::Release });
+        if let Some(Held { claim, lease, .. }) = released {
+            self.push(Question { claim, lease, what: Request::Release });
         }
     }
 
@@ -326,9 +328,9 @@ impl Leases {
         let waker = {
             let mut inner = self.inner.lock();
             let Inner { held, out, waker, .. } = &mut *inner;
-            for (key, held) in held.iter_mut().filter(|(_, held)| now >= held.since + age) {
+            for held in held.values_mut().filter(|held| now >= held.since + age) {
                 held.since = now;
-                out.push_back(Question { key: *key, lease: held.lease, what: Request::Renew });
+                out.push_back(Question { claim: held.claim, lease: held.lease, what: Request::Renew });
             }
             if out.is_empty() { None } else { waker.take() }
         };
@@ -342,8 +344,8 @@ impl Leases {
             inner.polls.remove(&poll);
             let Some(asked) = inner.asked.get_mut(&key) else { continue };
             asked.elsewhere = None;
-            let lease = asked.lease;
-            inner.out.push_back(Question { key, lease, what: Request::Lease });
+            let (claim, lease) = (asked.claim, asked.lease);
+            inner.out.push_back(Question { claim, lease, what: Request::Lease });
         }
     }
 

@@ -120,7 +120,7 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
 
     /// Returns the value of the lease that a question is about.
     pub fn value(&self, question: &Question) -> Vec<u8> {
-        self.values.lease(question.key, self.relay, question.lease)
+        self.values.lease(question.claim.key(), self.relay, question.lease)
     }
 
     /// Returns how long a lease lives in Redis from now on.
@@ -146,9 +146,20 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
 
     /// Takes the answer to a question.
     pub fn answer(self: &Arc<Self>, question: &Question, answer: Answer, now: Instant) {
-        let Question { key, lease, ref what } = *question;
+        let Question { claim, lease, ref what } = *question;
         match (what, answer) {
-            (Request::Lease | Request::Replace(_), Answer::Done) => self.granted(key, lease, now),
+            (Request::Lease | Request::Replace(_), Answer::Done) => self.granted(claim, lease, now),
+            (Request::Lease | Request::Replace(_), Answer::Granted { gap }) => {
+                if gap {
+                    self.log.notice(Event::Gap);
+                }
+                self.table().expect(claim);
+                self.granted(claim, lease, now);
+            }
+            (Request::Lease | Request::Replace(_), Answer::Stored(left)) => {
+                self.is_seen(question, (self.ttl().max(left), left), BodyDigest::UNKNOWN, now);
+            }
+            (Request::Lease | Request::Replace(_), Answer::Refused(why)) => self.refused(question, why),
             // The value was removed in the meantime.
             (Request::Lease | Request::Replace(_) | Request::Look, Answer::Nothing) => {
                 self.ask_again(question, Request::Lease);
@@ -157,31 +168,43 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
                 self.found(question, value, None, now);
             }
             (Request::Look, Answer::Found(value, left)) => self.found(question, value, Some(left), now),
-            (Request::Renew, Answer::Found(..)) => self.leases.lost(key, lease),
-            (Request::Renew, Answer::Done | Answer::Nothing)
-            | (Request::Look, Answer::Done)
+            (Request::Renew, Answer::Found(..) | Answer::Stored(_) | Answer::Refused(_)) => {
+                self.leases.lost(claim.key(), lease);
+            }
+            (Request::Renew, Answer::Done | Answer::Granted { .. } | Answer::Nothing)
+            | (Request::Look, _)
             | (Request::Release, _) => {}
         }
     }
 
     /// The lease is ours: the first publish that waits for it is fresh.
-    fn granted(self: &Arc<Self>, key: Key, lease: Lease, now: Instant) {
-        let waiters = self.leases.hold(key, lease, now);
+    fn granted(self: &Arc<Self>, claim: Claim, lease: Lease, now: Instant) {
+        let waiters = self.leases.hold(claim, lease, now);
         let mut is_first = true;
         for waiter in waiters {
             let Some(mailbox) = waiter.mailbox.upgrade() else { continue };
-            let verdict = self.judge(key, now, &mailbox, waiter.ticket);
+            let verdict = self.judge(claim, now, &mailbox, waiter.ticket);
             if std::mem::take(&mut is_first) && waiter.is_told && matches!(verdict, Verdict::Fresh(_)) {
                 self.log.notice(Event::Promoted);
             }
             mailbox.deliver(waiter.ticket, verdict);
         }
-        self.settle(key);
+        self.settle(claim.key());
+    }
+
+    /// The number is not let through: all publishes that have waited hear it.
+    fn refused(&self, question: &Question, why: Refusal) {
+        for waiter in self.leases.settle(question.claim.key(), question.lease) {
+            let Some(mailbox) = waiter.mailbox.upgrade() else { continue };
+            self.log.notice(Event::OutOfSequence(why));
+            mailbox.deliver(waiter.ticket, Verdict::Refused(why));
+        }
     }
 
     /// The key has another value. `left` is known if that was asked.
     fn found(self: &Arc<Self>, question: &Question, value: Vec<u8>, left: Option<Duration>, now: Instant) {
-        let Question { key, lease, .. } = *question;
+        let Question { claim, lease, .. } = *question;
+        let (key, is_number) = (claim.key(), matches!(claim, Claim::Sequence { .. }));
         let is_asked = self.leases.is_asked(key, lease);
         if !is_asked && (!self.table().is_in_flight(key) || self.leases.is_held(key)) {
             return;
@@ -189,16 +212,21 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         match (self.values.read(key, &value), left) {
             // The answer to an earlier question was lost.
             (Value::Leased(relay, held), _) if relay == self.relay && held == lease => {
-                self.granted(key, lease, now);
+                self.granted(claim, lease, now);
             }
             (Value::Leased(relay, _), _) if relay == self.relay => {
                 self.ask_again(question, Request::Replace(value));
             }
-            (Value::Leased(_, held), None) if held.keep > 0 => self.ask_again(question, Request::Look),
+            // (Of a number, Redis itself says that it counts as stored by then.)
+            (Value::Leased(_, held), None) if held.keep > 0 && !is_number => {
+                self.ask_again(question, Request::Look);
+            }
             (Value::Leased(_, held), Some(left)) if left < Duration::from_millis(held.keep) => {
                 self.is_seen(question, (left, left), BodyDigest::UNKNOWN, now);
             }
-            (Value::Leased(..), _) => self.elsewhere(key, lease, value, now),
+            (Value::Leased(..), _) => self.elsewhere(claim, lease, value, now),
+            // Its producer has as many leases as it may have.
+            (Value::Strange, _) if value.is_empty() => self.elsewhere(claim, lease, value, now),
             (Value::Seen { generation, .. }, _) if generation < self.generation.load(Relaxed) => {
                 self.ask_again(question, Request::Replace(value));
             }
@@ -214,8 +242,9 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
     }
 
     fn ask_again(&self, question: &Question, what: Request) {
-        if self.leases.is_asked(question.key, question.lease) || self.table().is_in_flight(question.key) {
-            self.leases.push(Question { key: question.key, lease: question.lease, what });
+        let Question { claim, lease, .. } = *question;
+        if self.leases.is_asked(claim.key(), lease) || self.table().is_in_flight(claim.key()) {
+            self.leases.push(Question { claim, lease, what });
         }
     }
 
@@ -227,13 +256,20 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         body: BodyDigest,
         now: Instant,
     ) {
-        let key = question.key;
-        self.log.bring(key, life, body, now);
-        for waiter in self.leases.settle(key, question.lease) {
+        let claim = question.claim;
+        self.log.bring(claim, life, body, now);
+        for waiter in self.leases.settle(claim.key(), question.lease) {
             let Some(mailbox) = waiter.mailbox.upgrade() else { continue };
-            let ask = Ask { claim: key.into(), ticket: waiter.ticket };
+            let ask = Ask { claim, ticket: waiter.ticket };
             let known = Table::reserve_known(self, |window| window.table(), &ask, now, &mailbox);
-            let verdict = known.unwrap_or_else(|| Arc::clone(self).ask(&ask, &mailbox));
+            let verdict = known.unwrap_or_else(|| match claim {
+                Claim::Digest(_) => Arc::clone(self).ask(&ask, &mailbox),
+                // The memory can't keep it: it has too many holes. Redis knows it.
+                Claim::Sequence { .. } => {
+                    self.log.notice(Event::Duplicate { claim, now: self.table().stamp(now) });
+                    Verdict::Duplicate(body)
+                }
+            });
             let verdict = [Some(verdict)];
             if self.log.local().refreshes_on_duplicate() {
                 self.log.record_touches(&[ask], &verdict, now);
@@ -246,13 +282,14 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
     }
 
     /// Another relay has the key in flight.
-    fn elsewhere(self: &Arc<Self>, key: Key, lease: Lease, value: Vec<u8>, now: Instant) {
+    fn elsewhere(self: &Arc<Self>, claim: Claim, lease: Lease, value: Vec<u8>, now: Instant) {
+        let key = claim.key();
         let bound = self.log.local().table().waiters_per_id();
         let (untold, crowd) = self.leases.is_elsewhere(key, lease, value, now, bound);
         for Waiter { mailbox, ticket, .. } in untold {
             let Some(mailbox) = mailbox.upgrade() else { continue };
             self.log.notice(Event::InFlight);
-            let wait = Wait::new(Arc::clone(self) as _, key.into(), Arc::clone(&mailbox), ticket);
+            let wait = Wait::new(Arc::clone(self) as _, claim, Arc::clone(&mailbox), ticket);
             mailbox.deliver(ticket, Verdict::InFlight(wait));
         }
         for Waiter { mailbox, ticket, is_told } in crowd {
@@ -265,9 +302,15 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
     }
 
     /// Judges by the memory alone.
-    fn judge(self: &Arc<Self>, key: Key, now: Instant, mailbox: &Arc<Mailbox>, ticket: Ticket) -> Verdict {
+    fn judge(
+        self: &Arc<Self>,
+        claim: Claim,
+        now: Instant,
+        mailbox: &Arc<Mailbox>,
+        ticket: Ticket,
+    ) -> Verdict {
         let mut verdict = [None];
-        let ask = Ask { claim: key.into(), ticket };
+        let ask = Ask { claim, ticket };
         Table::reserve(Arc::clone(self), |window| window.table(), &[ask], now, mailbox, &mut verdict);
         let [verdict] = verdict;
         verdict.unwrap_or(Verdict::Crowded)
@@ -288,14 +331,14 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         match self.log.on_outage() {
             OnOutage::Refuse => self.leases.put_back(unanswered),
             OnOutage::Continue => {
-                for (key, waiters) in self.leases.give_up(&unanswered, now) {
+                for (claim, waiters) in self.leases.give_up(&unanswered, now) {
                     for Waiter { mailbox, ticket, .. } in waiters {
                         let Some(mailbox) = mailbox.upgrade() else { continue };
-                        let verdict = self.judge(key, now, &mailbox, ticket);
+                        let verdict = self.judge(claim, now, &mailbox, ticket);
                         mailbox.deliver(ticket, verdict);
                     }
                 }
-                unanswered.iter().for_each(|question| self.settle(question.key));
+                unanswered.iter().for_each(|question| self.settle(question.claim.key()));
             }
         }
     }
@@ -339,7 +382,7 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
 
     /// Forgets everything that is known here, because it may be wrong. Redis knows what is seen, but for what is still to be written.
     pub fn forget_memory(&self, now: Instant) {
-        self.log.flush_written(now);
+        self.log.forget_written(None, now);
     }
 
     /// Takes what another relay has told all the others: what it has forgotten, flushed, or changed.

@@ -1,21 +1,22 @@
 //! The questions of a window to Redis, and the answers. The shell makes commands of questions.
 
 use super::value::Lease;
-use crate::window::Key;
+use crate::window::{Claim, Refusal};
 use std::time::Duration;
 
-/// A question about one key.
+/// A question about one claim.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Question {
-    /// which key
-    pub key: Key,
+    /// which claim
+    pub claim: Claim,
     /// the lease that it is about
     pub lease: Lease,
     /// what is asked
     pub what: Request,
 }
 
-/// The kinds of questions. *The value* is that of the lease ([`LeasedWindow::value`](super::LeasedWindow::value)).
+/// The kinds of questions. For a number, read *number* in place of key, and *lease* in place of value. A stored number has no lease.
+/// *The value* is that of the lease ([`LeasedWindow::value`](super::LeasedWindow::value)).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     /// Set the value if the key has none.
@@ -39,4 +40,13 @@ pub enum Answer {
     Found(Vec<u8>, Duration),
     /// The key has no value.
     Nothing,
+    /// The number is not stored, and the lease is set (`id = "sequence"`).
+    Granted {
+        /// Numbers before it have never been let through, by any relay.
+        gap: bool,
+    },
+    /// The number is stored. Its producer is remembered for this time.
+    Stored(Duration),
+    /// The number is not let through.
+    Refused(Refusal),
 }

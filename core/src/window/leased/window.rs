@@ -6,9 +6,8 @@ use crate::window::engine::Stamp;
 impl<L: Listener + ?Sized> LeasedWindow<L> {
     /// Asks Redis about a claim that is unknown here. The shell is woken by the caller.
     pub(super) fn ask(self: Arc<Self>, ask: &Ask, mailbox: &Arc<Mailbox>) -> Verdict {
-        let key = ask.claim.key();
         let bound = self.table().waiters_per_id();
-        let joined = self.leases.ask(key, self.keep(), (mailbox, ask.ticket), false, bound);
+        let joined = self.leases.ask(ask.claim, self.keep(), (mailbox, ask.ticket), false, bound);
         if joined != Joined::Pending {
             self.log.notice(Event::InFlight);
         }
@@ -60,9 +59,8 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
     ) {
         let (alone, refuses) = (self.decides_alone(), self.log.judges_nothing());
         for (ask, verdict) in asks.iter().zip(&mut *verdicts) {
-            let key = ask.claim.key();
             let known = match (alone, refuses) {
-                (true, _) => Some(self.judge(key, now, mailbox, ask.ticket)),
+                (true, _) => Some(self.judge(ask.claim, now, mailbox, ask.ticket)),
                 (_, true) => None,
                 _ => Table::reserve_known(&self, |window| window.table(), ask, now, mailbox),
             };
@@ -71,15 +69,15 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         if self.log.local().refreshes_on_duplicate() {
             self.log.record_touches(asks, verdicts, now);
         }
+        self.log.record_life(asks, verdicts, now);
         self.leases.wake();
     }
 
     /// The publish waits until Redis has forgotten the record, and not for the lease.
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
-        let key = claim.key();
         let (placed, forgotten) = self.log.place_republish(claim, now);
         if matches!(forgotten, Remembered::At(_)) && !self.log.is_down() {
-            self.leases.claim(key, self.keep());
+            self.leases.claim(claim, self.keep());
             self.leases.wake();
         }
         let forgotten = Committed::new(Arc::clone(&self) as _, forgotten);
@@ -93,9 +91,8 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         mailbox: &Arc<Mailbox>,
         ticket: Ticket,
     ) -> Verdict {
-        let key = claim.key();
         match self.log.on_outage() {
-            OnOutage::Continue => self.judge(key, now, mailbox, ticket),
+            OnOutage::Continue => self.judge(claim, now, mailbox, ticket),
             OnOutage::Refuse => reserve_one(&self, claim, now, mailbox, ticket),
         }
     }
@@ -150,7 +147,7 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
         let (next, waiters) = self.log.give_up(claim, turn, cause);
         self.settle(key);
         for (mailbox, ticket) in waiters {
-            let joined = self.leases.ask(key, self.keep(), (&mailbox, ticket), true, usize::MAX);
+            let joined = self.leases.ask(claim, self.keep(), (&mailbox, ticket), true, usize::MAX);
             let wait = Wait::new(Arc::clone(&self) as _, claim, Arc::clone(&mailbox), ticket);
             mailbox.deliver(
                 ticket,

@@ -1,7 +1,7 @@
 //! How records stand in a store: in batches, each sealed with the secret of the digests.
 //!
 //! ```text
-//! "HXB" | format 1 | identity 16 | relay 8 | base 8 | count 4 | records … | seal 16            (integers: little endian)
+//! "HXB" | format 1 or 2 | identity 16 | relay 8 | base 8 | count 4 | records … | seal 16            (integers: little endian)
 //!
 //! seen        1 | key 12 | body 4 | ms after base | ttl in ms                 the last two as varints
 //! touched     2 | key 12 | body 4 | ms after base | ttl in ms
@@ -10,8 +10,18 @@
 //! seen        6 | tenant 3 | key 12 | body 4 | …                           as 1 and 2, in a window
 //! touched     7 | tenant 3 | key 12 | body 4 | …                           whose capacity is divided among tenants
 //! changed     5 | setting 1 | value | length of `by` | by
+//!
+//! format 2, of a window with `id = "sequence"`; a number: producer 12 | epoch | number          (both as varints)
+//! seen        8 | a number | ms after base | ttl in ms
+//! touched     9 | a number | ms after base | ttl in ms
+//! forgotten  10 | a number
+//! forgotten  11 | producer 12
+//! producer   12 | producer 12 | epoch | ms after base | ttl in ms | end | unknown below | count of ranges | ranges: gap, length …
 //! ```
 //!
+//! * A window of ids writes format 1, as earlier versions did, so that they can read it. They refuse format 2.
+//! * A *producer* is all that is remembered of it. It stands for a record of each of its numbers. A range of numbers that are not stored is
+//!   written as the distance from the end of the range before (or from `unknown below`), and the distance between its own ends.
 //! * The *identity* is a digest of everything that gives a key its meaning: the secret, the scope, and where the id is. Keys of another
 //!   identity mean nothing here, so a batch of another identity is refused.
 //! * The *seal* is a keyed digest of the whole batch. It finds damage, and it keeps out a stranger: who may write to the store, but does
@@ -20,12 +30,17 @@
 //! * `relay` is drawn at each start. By it a relay knows its own batches again.
 
 use super::record::{Change, Record, Setting, What, Written};
-use crate::window::{BodyDigest, Claim, Key, KeyMaker, Memo, Mode, Rules, Tenant};
+use crate::window::{
+    BodyDigest, Claim, Key, KeyMaker, Memo, Mode, ProducerImage, ProducerKey, Rules, Tenant,
+};
+use crate::wire::IdSource;
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The format that this version writes. It reads no other.
-pub const FORMAT: u8 = 1;
+/// The latest format that this version writes. It reads all before it.
+pub const FORMAT: u8 = 2;
+/// The format of a window with ids.
+const OF_IDS: u8 = 1;
 const MAGIC: &[u8; 3] = b"HXB";
 const HEAD: usize = 3 + 1 + 16 + 8 + 8 + 4;
 const SEAL: usize = 16;
@@ -35,6 +50,11 @@ const TOUCHED: u8 = 2;
 const FORGOTTEN: u8 = 3;
 const FLUSHED: u8 = 4;
 const CHANGED: u8 = 5;
+const NUMBER_SEEN: u8 = 8;
+const NUMBER_TOUCHED: u8 = 9;
+const NUMBER_FORGOTTEN: u8 = 10;
+const PRODUCER_FORGOTTEN: u8 = 11;
+const PRODUCER: u8 = 12;
 const SEEN_OF: u8 = SEEN + OF_TENANT;
 const TOUCHED_OF: u8 = TOUCHED + OF_TENANT;
 /// The difference between the tag of a record without a tenant and that of one with a tenant.
@@ -74,6 +94,7 @@ pub struct Codec {
     keys: KeyMaker,
     identity: Identity,
     relay: RelayId,
+    format: u8,
 }
 
 /// A batch that was read.
@@ -91,8 +112,8 @@ pub enum BadBatch {
     /// It is something else.
     #[error("these bytes are not a batch of records")]
     Foreign,
-    /// A later version has written it, or an earlier one.
-    #[error("the batch has format {0}, and this version of Hapax reads format {FORMAT} only")]
+    /// A later version has written it.
+    #[error("the batch has format {0}, and this version of Hapax reads the formats up to {FORMAT}")]
     Format(u8),
     /// Its keys have another meaning.
     #[error("the batch was written with another digest secret, scope or id")]
@@ -106,7 +127,8 @@ impl Codec {
     /// Makes the codec of a window with these rules.
     pub fn new(keys: KeyMaker, rules: &Rules, relay: RelayId) -> Codec {
         let identity = Identity::new(&keys, rules);
-        Codec { keys, identity, relay }
+        let format = if rules.id == IdSource::Sequence { FORMAT } else { OF_IDS };
+        Codec { keys, identity, relay, format }
     }
 
     /// Returns the name of this run.
@@ -128,7 +150,7 @@ impl Codec {
         let base = records.iter().map(|record| record.at).min().map_or(0, |at| millis(time(at)));
         let mut out = Vec::with_capacity(HEAD + SEAL + records.len() * (Key::OCTETS + 12));
         out.extend_from_slice(MAGIC);
-        out.push(FORMAT);
+        out.push(self.format);
         out.extend_from_slice(&self.identity.0);
         out.extend_from_slice(&self.relay.0.to_le_bytes());
         out.extend_from_slice(&base.to_le_bytes());
@@ -136,9 +158,16 @@ impl Codec {
         for record in records {
             let after = millis(time(record.at)).saturating_sub(base);
             match &record.what {
-                What::Seen(claim, memo) => put_memo(&mut out, SEEN, *claim, after, *memo),
-                What::Touched(claim, memo) => put_memo(&mut out, TOUCHED, *claim, after, *memo),
-                What::Forgotten(claim) => put_key(&mut out, FORGOTTEN, *claim),
+                What::Seen(claim, memo) => put_seen(&mut out, (SEEN, NUMBER_SEEN), *claim, after, *memo),
+                What::Touched(claim, memo) => {
+                    put_seen(&mut out, (TOUCHED, NUMBER_TOUCHED), *claim, after, *memo);
+                }
+                What::Forgotten(claim) => put_claim(&mut out, (FORGOTTEN, NUMBER_FORGOTTEN), *claim),
+                What::ProducerForgotten(producer) => {
+                    out.push(PRODUCER_FORGOTTEN);
+                    put_producer(&mut out, *producer);
+                }
+                What::Producer(image) => put_image(&mut out, image, after),
                 What::Flushed => out.push(FLUSHED),
                 What::Changed(change) => put_change(&mut out, change),
             }
@@ -176,7 +205,7 @@ fn split(bytes: &[u8]) -> Result<(Identity, &[u8], &[u8; SEAL]), BadBatch> {
         return Err(BadBatch::Foreign);
     }
     match head.byte() {
-        Some(FORMAT) => {}
+        Some(OF_IDS..=FORMAT) => {}
         format => return Err(BadBatch::Format(format.unwrap_or(0))),
     }
     let identity = head.take().map(Identity).ok_or(BadBatch::Foreign)?;
@@ -217,22 +246,55 @@ fn time_of(millis: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(millis).min(most)
 }
 
-fn put_key(out: &mut Vec<u8>, tag: u8, claim: Claim) {
-    out.push(tag);
-    out.extend_from_slice(&claim.key().octets());
+/// Writes a claim behind its tag: the first one for an id, the second one for a number.
+fn put_claim(out: &mut Vec<u8>, (of_id, of_number): (u8, u8), claim: Claim) {
+    match claim {
+        Claim::Digest(key) => {
+            out.push(of_id);
+            out.extend_from_slice(&key.octets());
+        }
+        Claim::Sequence { producer, epoch, number } => {
+            out.push(of_number);
+            put_producer(out, producer);
+            put_varint(out, epoch);
+            put_varint(out, number);
+        }
+    }
 }
 
-fn put_memo(out: &mut Vec<u8>, tag: u8, claim: Claim, after: u64, memo: Memo) {
-    if memo.tenant() == Tenant::COMMON {
-        out.push(tag);
-    } else {
-        out.push(tag + OF_TENANT);
-        out.extend_from_slice(&memo.tenant().octets());
+fn put_producer(out: &mut Vec<u8>, producer: ProducerKey) {
+    out.extend_from_slice(&producer.key().octets());
+}
+
+fn put_seen(out: &mut Vec<u8>, (of_id, of_number): (u8, u8), claim: Claim, after: u64, memo: Memo) {
+    match claim {
+        Claim::Digest(_) if memo.tenant() == Tenant::COMMON => put_claim(out, (of_id, of_number), claim),
+        Claim::Digest(key) => {
+            out.push(of_id + OF_TENANT);
+            out.extend_from_slice(&memo.tenant().octets());
+            out.extend_from_slice(&key.octets());
+        }
+        Claim::Sequence { .. } => put_claim(out, (of_id, of_number), claim),
     }
-    out.extend_from_slice(&claim.key().octets());
-    out.extend_from_slice(&memo.body().bits().to_le_bytes());
+    if let Claim::Digest(_) = claim {
+        out.extend_from_slice(&memo.body().bits().to_le_bytes());
+    }
     put_varint(out, after);
     put_varint(out, whole_millis(memo.ttl()));
+}
+
+fn put_image(out: &mut Vec<u8>, image: &ProducerImage, after: u64) {
+    out.push(PRODUCER);
+    put_producer(out, image.producer);
+    let numbers = [image.epoch, after, whole_millis(image.ttl), image.end, image.unknown_below];
+    numbers.into_iter().for_each(|number| put_varint(out, number));
+    put_varint(out, image.missing.len() as u64);
+    let mut before = image.unknown_below;
+    for &(first, last) in &image.missing {
+        put_varint(out, first.saturating_sub(before));
+        put_varint(out, last.saturating_sub(first));
+        before = last;
+    }
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -305,6 +367,36 @@ impl Reader<'_> {
         self.take().map(Key::of_octets)
     }
 
+    fn producer(&mut self) -> Option<ProducerKey> {
+        self.key().map(ProducerKey::new)
+    }
+
+    fn number(&mut self) -> Option<Claim> {
+        let producer = self.producer()?;
+        Some(Claim::Sequence { producer, epoch: self.varint()?, number: self.varint()? })
+    }
+
+    fn number_seen(&mut self, base: u64) -> Option<(Claim, SystemTime, Duration)> {
+        let claim = self.number()?;
+        Some((claim, self.time(base)?, self.varint().map(Duration::from_millis)?))
+    }
+
+    fn image(&mut self, base: u64) -> Option<Written> {
+        let (producer, epoch, at) = (self.producer()?, self.varint()?, self.time(base)?);
+        let ttl = Duration::from_millis(self.varint()?);
+        let (end, unknown_below, count) = (self.varint()?, self.varint()?, self.varint()?);
+        let mut missing = Vec::with_capacity(usize::try_from(count).ok()?.min(self.0.len() / 2));
+        let mut before = unknown_below;
+        for _ in 0..count {
+            let first = before.checked_add(self.varint()?)?;
+            let last = first.checked_add(self.varint()?)?;
+            missing.push((first, last));
+            before = last;
+        }
+        let image = Box::new(ProducerImage { producer, epoch, ttl, end, unknown_below, missing });
+        Some(Written::Producer { image, at })
+    }
+
     fn time(&mut self, base: u64) -> Option<SystemTime> {
         self.varint().map(|after| time_of(base.saturating_add(after)))
     }
@@ -316,16 +408,27 @@ impl Reader<'_> {
                     SEEN_OF | TOUCHED_OF => Tenant::from_octets(self.take()?),
                     _ => Tenant::COMMON,
                 };
-                let key = self.key()?;
+                let claim = Claim::Digest(self.key()?);
                 let body = BodyDigest::from_bits(u32::from_le_bytes(self.take()?));
                 let at = self.time(base)?;
                 let ttl = Duration::from_millis(self.varint()?);
                 match tag {
-                    SEEN | SEEN_OF => Written::Seen { key, at, ttl, body, tenant },
-                    _ => Written::Touched { key, at, ttl, body, tenant },
+                    SEEN | SEEN_OF => Written::Seen { claim, at, ttl, body, tenant },
+                    _ => Written::Touched { claim, at, ttl, body, tenant },
                 }
             }
-            FORGOTTEN => Written::Forgotten(self.key()?),
+            NUMBER_SEEN => {
+                let (claim, at, ttl) = self.number_seen(base)?;
+                Written::Seen { claim, at, ttl, body: BodyDigest::UNKNOWN, tenant: Tenant::COMMON }
+            }
+            NUMBER_TOUCHED => {
+                let (claim, at, ttl) = self.number_seen(base)?;
+                Written::Touched { claim, at, ttl, body: BodyDigest::UNKNOWN, tenant: Tenant::COMMON }
+            }
+            FORGOTTEN => Written::Forgotten(self.key()?.into()),
+            NUMBER_FORGOTTEN => Written::Forgotten(self.number()?),
+            PRODUCER_FORGOTTEN => Written::ProducerForgotten(self.producer()?),
+            PRODUCER => self.image(base)?,
             FLUSHED => Written::Flushed,
             CHANGED => Written::Changed(self.change()?),
             _ => return None,
@@ -369,6 +472,40 @@ mod tests {
         Codec::new(KeyMaker::new((secret, 2)), &Rules::named("orders"), RelayId(relay))
     }
 
+    fn producers() -> impl Strategy<Value = ProducerKey> {
+        any::<u128>().prop_map(|key| ProducerKey::new(Key(key)))
+    }
+
+    fn numbers() -> impl Strategy<Value = Claim> {
+        (producers(), any::<u64>(), any::<u64>()).prop_map(|(producer, epoch, number)| Claim::Sequence {
+            producer,
+            epoch,
+            number,
+        })
+    }
+
+    /// The log has neither the body nor the tenant of a number.
+    fn of_numbers(memo: Memo) -> Memo {
+        memo.ttl().into()
+    }
+
+    fn images() -> impl Strategy<Value = ProducerImage> {
+        let ranges = prop::collection::vec((2..1_000_u64, 0..1_000_u64), 0..20);
+        (producers(), any::<u64>(), 0..1_000_000_u64, 0..1_000_u64, ranges).prop_map(
+            |(producer, epoch, ttl, unknown_below, ranges)| {
+                let mut end = unknown_below;
+                let range = |(gap, length)| {
+                    let first = end + gap;
+                    end = first + length;
+                    (first, end)
+                };
+                let missing = ranges.into_iter().map(range).collect();
+                let ttl = Duration::from_millis(ttl);
+                ProducerImage { producer, epoch, ttl, end: end + 1, unknown_below, missing }
+            },
+        )
+    }
+
     fn what() -> impl Strategy<Value = What> {
         let claim = || any::<u128>().prop_map(|key| Claim::from(Key(key & Key::MASK)));
         let change = |setting| What::Changed(Change { setting, by: "10.0.0.7 (API)".into() });
@@ -383,6 +520,11 @@ mod tests {
         prop_oneof![
             4 => (claim(), memo()).prop_map(|(claim, memo)| What::Seen(claim, memo)),
             1 => (claim(), memo()).prop_map(|(claim, memo)| What::Touched(claim, memo)),
+            2 => (numbers(), memo()).prop_map(|(claim, memo)| What::Seen(claim, of_numbers(memo))),
+            1 => (numbers(), memo()).prop_map(|(claim, memo)| What::Touched(claim, of_numbers(memo))),
+            1 => numbers().prop_map(What::Forgotten),
+            1 => producers().prop_map(What::ProducerForgotten),
+            1 => images().prop_map(|image| What::Producer(Box::new(image))),
             1 => claim().prop_map(What::Forgotten),
             1 => Just(What::Flushed),
             1 => (1..1_000_000_usize).prop_map(move |n| change(Setting::Capacity(n))),
@@ -397,23 +539,16 @@ mod tests {
     /// What was written, as it has to be read.
     fn read_of(Record { at, what }: &Record, now: Instant) -> Written {
         let at = wall() - (now - *at);
-        let of = Claim::key;
         match what.clone() {
-            What::Seen(claim, memo) => Written::Seen {
-                key: of(claim),
-                at,
-                ttl: memo.ttl(),
-                body: memo.body(),
-                tenant: memo.tenant(),
-            },
-            What::Touched(claim, memo) => Written::Touched {
-                key: of(claim),
-                at,
-                ttl: memo.ttl(),
-                body: memo.body(),
-                tenant: memo.tenant(),
-            },
-            What::Forgotten(claim) => Written::Forgotten(of(claim)),
+            What::Seen(claim, memo) => {
+                Written::Seen { claim, at, ttl: memo.ttl(), body: memo.body(), tenant: memo.tenant() }
+            }
+            What::Touched(claim, memo) => {
+                Written::Touched { claim, at, ttl: memo.ttl(), body: memo.body(), tenant: memo.tenant() }
+            }
+            What::Forgotten(claim) => Written::Forgotten(claim),
+            What::ProducerForgotten(producer) => Written::ProducerForgotten(producer),
+            What::Producer(image) => Written::Producer { image, at },
             What::Flushed => Written::Flushed,
             What::Changed(change) => Written::Changed(change),
         }
@@ -473,8 +608,8 @@ mod tests {
         let bytes = three();
         assert_eq!(codec(2, 1).decode(&bytes), Err(BadBatch::Identity));
         let mut later = bytes.clone();
-        later[3] = 2;
-        assert_eq!(codec(1, 1).decode(&later), Err(BadBatch::Format(2)));
+        later[3] = 3;
+        assert_eq!(codec(1, 1).decode(&later), Err(BadBatch::Format(3)));
         assert_eq!(codec(1, 1).decode(b"hello"), Err(BadBatch::Foreign));
         let scoped = Rules { scope: crate::window::Scope::Vhost, ..Rules::named("orders") };
         let scoped = Codec::new(KeyMaker::new((1, 2)), &scoped, RelayId(1));
@@ -508,6 +643,67 @@ mod tests {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, PINNED);
     }
+
+    fn sequences() -> Codec {
+        let rules = Rules { id: IdSource::Sequence, ..Rules::named("orders") };
+        Codec::new(KeyMaker::new((1, 2)), &rules, RelayId(1))
+    }
+
+    fn number(number: u64) -> Claim {
+        Claim::Sequence { producer: ProducerKey::new(Key(0x0102)), epoch: 3, number }
+    }
+
+    /// The same for numbers.
+    #[test]
+    fn the_format_of_sequences_is_pinned() {
+        let (now, ttl) = (base(), Duration::from_secs(600));
+        let producer = ProducerKey::new(Key(0x0102));
+        let image = ProducerImage {
+            producer,
+            epoch: 3,
+            ttl,
+            end: 300,
+            unknown_below: 4,
+            missing: vec![(9, 9), (200, 210)],
+        };
+        let whats = [
+            What::Seen(number(300), ttl.into()),
+            What::Touched(number(1), ttl.into()),
+            What::Forgotten(number(1)),
+            What::ProducerForgotten(producer),
+            What::Producer(Box::new(image)),
+            What::Flushed,
+        ];
+        let records = whats.map(|what| Record { at: now, what });
+        let bytes = sequences().encode(&records, now, wall());
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, PINNED_SEQUENCES);
+        let read: Vec<Written> = records.iter().map(|record| read_of(record, now)).collect();
+        assert_eq!(sequences().decode(&bytes).unwrap().records, read);
+    }
+
+    #[test]
+    fn a_number_takes_about_twenty_bytes() {
+        let now = base();
+        let seen = |n| Record { at: now, what: What::Seen(number(n), Duration::from_secs(86_400).into()) };
+        let bytes = sequences().encode(&[seen(1_000_000), seen(1_000_001)], now, wall());
+        assert_eq!(bytes.len(), HEAD + SEAL + 2 * (1 + 12 + 1 + 3 + 1 + 4));
+    }
+
+    const PINNED_SEQUENCES: &str = concat!(
+        "48584202",
+        "7be238dc91cc468398049f5a15a54fd2",
+        "0100000000000000",
+        "00505c18a3010000",
+        "06000000",
+        "0802010000000000000000000003ac0200c0cf24",
+        "09020100000000000000000000030100c0cf24",
+        "0a0201000000000000000000000301",
+        "0b020100000000000000000000",
+        "0c0201000000000000000000000300c0cf24ac0204020500bf010a",
+        "04",
+        "44aa7b8b1add88325675bb7a7c8e85b4",
+    );
 
     const PINNED: &str = concat!(
         "48584201",

@@ -31,7 +31,7 @@ pub use facts::{AtStore, StoreFacts};
 pub use policy::{OnOutage, Remember, StorePolicy};
 pub use record::{Change, Record, Setting, What, Written};
 
-use super::engine::{EngineKind, Entry, MOST_IDS, WallEntry};
+use super::engine::{EngineKind, Entry, WallEntry};
 use super::table::Brought;
 use super::*;
 use parking_lot::Mutex;
@@ -246,20 +246,27 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         let stamp = table.stamp(now);
         let mut applied = Applied::default();
         let mut reading = Reading::new(now, wall);
-        let left = |at, ttl, body| WallEntry { at, ttl, duplicates: 0, body }.entry(stamp, wall);
+        let wall_entry = |at, ttl, body| WallEntry { at, ttl, duplicates: 0, body };
+        let past = |at, ttl, body| wall_entry(at, ttl, body).past_entry(stamp, wall);
+        let is_digest = |claim: &Claim| matches!(claim, Claim::Digest(_));
+        // An old number says something, too: its producer may have lived on since then.
+        let left = |claim: &Claim, at, ttl, body| match is_digest(claim) {
+            true => wall_entry(at, ttl, body).entry(stamp, wall),
+            false => Some(past(at, ttl, body)),
+        };
         for (n, record) in batch.records.iter().enumerate() {
             if n % HINTED == 0 {
                 let next = batch.records.get(n..).unwrap_or_default().iter().take(HINTED);
-                table.warm(next.filter_map(Written::key).map(Claim::from), true);
+                table.warm(next.filter_map(Written::claim), true);
             }
             match record {
-                Written::Seen { key, at, ttl, body, tenant } => {
+                Written::Seen { claim, at, ttl, body, tenant } => {
                     reading.commit(*at, *ttl);
-                    let Some(entry) = left(*at, *ttl, *body) else {
+                    let Some(entry) = left(claim, *at, *ttl, *body) else {
                         applied.expired += 1;
                         continue;
                     };
-                    match table.bring(Claim::from(*key), entry, *tenant, stamp) {
+                    match table.bring(*claim, entry, *tenant, stamp) {
                         Brought::New => applied.seen += 1,
                         Brought::Crossed => {
                             applied.seen += 1;
@@ -269,24 +276,34 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
                         Brought::Before => {}
                     }
                 }
-                Written::Touched { key, at, ttl, body, tenant } => {
-                    if let Some(entry) = left(*at, *ttl, *body)
-                        && !table.touch_at(Claim::from(*key), entry, stamp)
-                        && table.bring(Claim::from(*key), entry, *tenant, stamp) == Brought::New
+                Written::Touched { claim, at, ttl, body, tenant } => {
+                    if let Some(entry) = left(claim, *at, *ttl, *body)
+                        && !(is_digest(claim) && table.touch_at(*claim, entry, stamp))
+                        && table.bring(*claim, entry, *tenant, stamp) == Brought::New
                     {
                         applied.seen += 1;
                     }
                 }
-                Written::Forgotten(key) => {
-                    table.forget(Claim::from(*key), now);
+                Written::Producer { image, at } => {
+                    reading.commit(*at, image.ttl);
+                    table.restore(image, past(*at, image.ttl, BodyDigest::UNKNOWN).at, stamp);
+                    applied.seen += u64::from(image.end > 0);
+                }
+                Written::Forgotten(claim) => {
+                    table.forget(*claim, now);
+                }
+                Written::ProducerForgotten(producer) => {
+                    self.forget_written(Some(*producer), now);
                 }
                 Written::Flushed => {
                     reading.begin_anew();
-                    self.flush_written(now);
+                    self.forget_written(None, now);
                 }
                 Written::Changed(change) if is_live => {
                     match change.setting {
-                        Setting::Capacity(capacity) => self.inner.resize(capacity.min(MOST_IDS), now),
+                        Setting::Capacity(capacity) => {
+                            self.inner.resize(capacity.min(self.inner.rules().most_capacity()), now);
+                        }
                         Setting::Ttl(ttl) => self.inner.set_ttl(ttl),
                         Setting::Mode(mode) => self.inner.set_mode(mode),
                         // Records of their own have done it.
@@ -302,20 +319,44 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         applied
     }
 
-    /// Makes all ids unknown, but for those that come later in the log: this relay has still to write them.
-    pub(in crate::window) fn flush_written(&self, now: Instant) {
+    /// Makes everything unknown, or everything about a producer. What this relay has still to write comes later in the log, so that stays.
+    pub(in crate::window) fn forget_written(&self, producer: Option<ProducerKey>, now: Instant) {
         let _order = self.order.lock();
         let table = self.inner.table();
-        let later = self.queue.seen_unwritten();
-        table.flush(now);
+        let later = self.queue.seen_unwritten(producer);
+        match producer {
+            Some(producer) => drop(table.forget_producer(producer, now)),
+            None => drop(table.flush(now)),
+        }
         let stamp = table.stamp(now);
-        for (key, at, memo) in later {
+        for (claim, at, memo) in later {
             let at = table.stamp(at);
             let entry = Entry { at, until: memo.until(at), duplicates: 0, body: memo.body() };
             if !entry.is_expired(stamp) {
-                table.bring(Claim::from(key), entry, memo.tenant(), stamp);
+                table.bring(claim, entry, memo.tenant(), stamp);
             }
         }
+    }
+
+    /// Returns a record of each producer that the window remembers, those seen last at the end, and a position. A log that has everything
+    /// up to that position needs no older record. There are none in a window with ids.
+    pub fn images(&self, now: Instant) -> (Vec<Record>, Position) {
+        let table = self.inner.table();
+        let stamp = table.stamp(now);
+        let images = table.memory().producers().map(|producers| producers.images(stamp)).unwrap_or_default();
+        let record = |(at, image): (engine::Stamp, ProducerImage)| {
+            let at = now.checked_sub(stamp.since(at)).unwrap_or(now);
+            Record { at, what: What::Producer(Box::new(image)) }
+        };
+        let records = images.into_iter().map(record).collect();
+        // Under the lock, so that the records of everything that was seen above are in the queue.
+        let _order = self.order.lock();
+        (records, self.queue.last())
+    }
+
+    /// Returns true if the store has everything up to this position.
+    pub fn is_written(&self, position: Position) -> bool {
+        self.queue.is_written(position)
     }
 
     // ---- for a window that asks its store, too ---------------------------------------------------------------------
@@ -330,10 +371,10 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         self.is_down.load(Relaxed)
     }
 
-    /// Makes a key seen because the store says so: `left` of its TTL is left.
+    /// Makes a claim seen because the store says so: `left` of its TTL is left.
     pub(in crate::window) fn bring(
         &self,
-        key: Key,
+        claim: Claim,
         (ttl, left): (Duration, Duration),
         body: BodyDigest,
         now: Instant,
@@ -342,7 +383,7 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         let stamp = table.stamp(now);
         let at = table.stamp(now.checked_sub(ttl.saturating_sub(left)).unwrap_or(now));
         let entry = Entry { at, until: stamp.after(left), duplicates: 0, body };
-        match table.bring(Claim::from(key), entry, Tenant::COMMON, stamp) {
+        match table.bring(claim, entry, Tenant::COMMON, stamp) {
             Brought::New => self.counts.merged.fetch_add(1, Relaxed),
             Brought::Crossed => self.counts.crossed.fetch_add(1, Relaxed),
             Brought::Known | Brought::Before => 0,

@@ -2,7 +2,7 @@
 
 use super::record::{Record, What};
 use crate::window::key::KeyHash;
-use crate::window::{Claim, Commit, Key, Mailbox, Memo, Position};
+use crate::window::{Claim, Commit, Key, Mailbox, Memo, Position, ProducerKey};
 use parking_lot::Mutex;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -40,6 +40,8 @@ struct Inner {
     on_their_way: usize,
     /// the position of the last record that was taken
     taken_to: u64,
+    /// The store has everything up to this position.
+    written_to: u64,
     /// Somebody waits for the record at this position, who does not commit.
     urgent: u64,
     /// the position of the last record
@@ -202,24 +204,36 @@ impl Queue {
         inner.flushed = inner.last;
     }
 
-    /// Returns the ids that are seen by records which nobody has taken yet, oldest first: with the commit of each.
-    pub(super) fn seen_unwritten(&self) -> Vec<(Key, Instant, Memo)> {
+    /// Notes the same for the claims of a producer.
+    pub(super) fn disown_producer(&self, producer: ProducerKey) {
+        let mut inner = self.inner.lock();
+        for stored in &mut inner.stored {
+            stored.is_disowned |= stored.commit.claim.is_of(producer);
+        }
+    }
+
+    /// Returns the claims that are seen by records which nobody has taken yet, oldest first: with the commit of each. With a producer,
+    /// only its claims.
+    pub(super) fn seen_unwritten(&self, of: Option<ProducerKey>) -> Vec<(Claim, Instant, Memo)> {
         let inner = self.inner.lock();
-        let mut seen: HashMap<Key, (usize, Instant, Memo), KeyHash> = HashMap::default();
+        let mut seen: HashMap<Key, (usize, Claim, Instant, Memo), KeyHash> = HashMap::default();
         for (place, record) in inner.waiting.iter().enumerate() {
             match record.what {
                 What::Seen(claim, memo) | What::Touched(claim, memo) => {
-                    seen.insert(claim.key(), (place, record.at, memo));
+                    seen.insert(claim.key(), (place, claim, record.at, memo));
                 }
                 What::Forgotten(claim) => drop(seen.remove(&claim.key())),
+                What::ProducerForgotten(producer) => seen.retain(|_, (_, claim, ..)| !claim.is_of(producer)),
                 What::Flushed => seen.clear(),
-                What::Changed(_) => {}
+                What::Producer(_) | What::Changed(_) => {}
             }
         }
-        let is_seen = |(key, _): &(Key, _)| !inner.keys.contains_key(key);
+        let is_seen = |(key, (_, claim, ..)): &(Key, (usize, Claim, Instant, Memo))| {
+            !inner.keys.contains_key(key) && of.is_none_or(|producer| claim.is_of(producer))
+        };
         let mut seen: Vec<_> = seen.into_iter().filter(is_seen).collect();
         seen.sort_unstable_by_key(|(_, (place, ..))| *place);
-        seen.into_iter().map(|(key, (_, at, memo))| (key, at, memo)).collect()
+        seen.into_iter().map(|(_, (_, claim, at, memo))| (claim, at, memo)).collect()
     }
 
     /// Takes the oldest records, at most this many, and the position of the last one.
@@ -246,9 +260,15 @@ impl Queue {
     /// Notes that the store has everything up to this position.
     pub(super) fn written(&self, Position(position): Position) {
         let mut inner = self.inner.lock();
+        inner.written_to = inner.written_to.max(position);
         while let Some(taken) = inner.taken.pop_front_if(|taken| taken.position <= position) {
             inner.on_their_way -= taken.count;
         }
+    }
+
+    /// Returns true if the store has everything up to this position.
+    pub(super) fn is_written(&self, Position(position): Position) -> bool {
+        self.inner.lock().written_to >= position
     }
 
     /// Returns true if there is something to take.
@@ -286,7 +306,7 @@ impl Queue {
             && let Some(mut stored) = inner.stored.pop_front_if(|stored| stored.position <= position)
         {
             let key = stored.commit.claim.key();
-            stored.is_disowned = stored.position <= inner.flushed;
+            stored.is_disowned |= stored.position <= inner.flushed;
             if let Entry::Occupied(mut pending) = inner.keys.entry(key) {
                 stored.is_disowned |= stored.position <= pending.get().disowned;
                 pending.get_mut().commits -= 1;
@@ -396,10 +416,13 @@ impl Inner {
         for record in self.waiting.drain(..surplus.min(droppable)) {
             match record.what {
                 What::Seen(..) | What::Touched(..) => self.dropped += 1,
-                What::Forgotten(_) | What::Changed(_) if self.kept.len() < MOST_KEPT => {
+                What::Forgotten(_) | What::ProducerForgotten(_) | What::Changed(_)
+                    if self.kept.len() < MOST_KEPT =>
+                {
                     self.kept.push_back(record);
                 }
-                What::Forgotten(_) | What::Flushed | What::Changed(_) => {
+                What::Producer(_) => self.dropped += 1,
+                What::Forgotten(_) | What::ProducerForgotten(_) | What::Flushed | What::Changed(_) => {
                     self.dropped += self.kept.len() as u64;
                     self.kept.clear();
                     self.kept.push_back(Record { at: record.at, what: What::Flushed });

@@ -1,6 +1,6 @@
 //! The records of a window's log, before they are written and after they are read.
 
-use crate::window::{BodyDigest, Claim, Key, Memo, Mode, Tenant};
+use crate::window::{BodyDigest, Claim, Memo, Mode, ProducerImage, ProducerKey, Tenant};
 use std::time::{Duration, Instant, SystemTime};
 
 /// One thing that happened to a window, on its way to the store.
@@ -22,6 +22,11 @@ pub enum What {
     Touched(Claim, Memo),
     /// A claim is unknown again, whether it was seen or not.
     Forgotten(Claim),
+    /// Everything about a producer is unknown again (`id = "sequence"`).
+    ProducerForgotten(ProducerKey),
+    /// All that is remembered of a producer, or that an epoch of it has begun. A store writes it when it makes its log smaller, in place of a
+    /// record for each number.
+    Producer(Box<ProducerImage>),
     /// All claims are unknown again.
     Flushed,
     /// Somebody has changed something.
@@ -48,17 +53,18 @@ pub enum Setting {
     Mode(Mode),
     /// No setting: all ids are unknown again. That is a record of its own, [`What::Flushed`]; this one says who it was.
     Flushed,
-    /// No setting: one id is unknown again. That is a record of its own, [`What::Forgotten`]; this one says who it was.
+    /// No setting: one id or producer is unknown again. That is a record of its own, [`What::Forgotten`] or
+    /// [`What::ProducerForgotten`]; this one says who it was.
     Forgotten,
 }
 
 /// One thing that happened to a window, as it stands in the store: in wall-clock time.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Written {
-    /// A key became seen.
+    /// A claim became seen.
     Seen {
         /// which
-        key: Key,
+        claim: Claim,
         /// when
         at: SystemTime,
         /// for how long
@@ -68,10 +74,10 @@ pub enum Written {
         /// whose it is
         tenant: Tenant,
     },
-    /// A duplicate made a seen key young again.
+    /// A duplicate made a seen claim young again.
     Touched {
         /// which
-        key: Key,
+        claim: Claim,
         /// when
         at: SystemTime,
         /// for how long from then on
@@ -81,20 +87,33 @@ pub enum Written {
         /// whose it is
         tenant: Tenant,
     },
-    /// A key is unknown again.
-    Forgotten(Key),
-    /// All keys are unknown again.
+    /// A claim is unknown again.
+    Forgotten(Claim),
+    /// Everything about a producer is unknown again.
+    ProducerForgotten(ProducerKey),
+    /// All that is remembered of a producer.
+    Producer {
+        /// what
+        image: Box<ProducerImage>,
+        /// when it was seen last
+        at: SystemTime,
+    },
+    /// All claims are unknown again.
     Flushed,
     /// Somebody has changed something.
     Changed(Change),
 }
 
 impl Written {
-    /// Returns the key that becomes seen or young again.
-    pub(super) fn key(&self) -> Option<Key> {
+    /// Returns the claim that becomes seen or young again.
+    pub(super) fn claim(&self) -> Option<Claim> {
         match self {
-            Written::Seen { key, .. } | Written::Touched { key, .. } => Some(*key),
-            Written::Forgotten(_) | Written::Flushed | Written::Changed(_) => None,
+            Written::Seen { claim, .. } | Written::Touched { claim, .. } => Some(*claim),
+            Written::Forgotten(_)
+            | Written::ProducerForgotten(_)
+            | Written::Producer { .. }
+            | Written::Flushed
+            | Written::Changed(_) => None,
         }
     }
 }

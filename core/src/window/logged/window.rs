@@ -23,6 +23,35 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         self.look_behind();
     }
 
+    /// Writes down what the store can't know by the numbers that are stored. An epoch that has begun shuts the old one out also after a
+    /// crash, and at other relays. And a producer whose duplicates keep it alive here is alive there.
+    pub(in crate::window) fn record_life(&self, asks: &[Ask], verdicts: &[Option<Verdict>], now: Instant) {
+        let table = self.inner.table();
+        let Some(producers) = table.memory().producers() else { return };
+        let stamp = table.stamp(now);
+        for (ask, verdict) in asks.iter().zip(verdicts) {
+            match (ask.claim, verdict) {
+                (Claim::Sequence { producer, .. }, Some(Verdict::Fresh(_)))
+                    if producers.new_epoch(producer, false).is_some() =>
+                {
+                    let _order = self.order.lock();
+                    if let Some(image) = producers.new_epoch(producer, true) {
+                        self.record(What::Producer(Box::new(image)), now);
+                    }
+                }
+                (Claim::Sequence { producer, .. }, Some(Verdict::Duplicate(body)))
+                    if producers.is_to_be_told(producer, stamp) =>
+                {
+                    let _order = self.order.lock();
+                    if let Some(ttl) = table.ttl_of(ask.claim) {
+                        self.record(What::Touched(ask.claim, Memo::new(ttl, *body)), now);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Puts a key in flight for a publish that a consumer makes of its own delivery. Returns the position of the record, if there is
     /// one: the publish has to wait until it is written.
     pub(in crate::window) fn place_republish(&self, claim: Claim, now: Instant) -> (Placed, Remembered) {
@@ -116,6 +145,10 @@ impl<L: Listener + ?Sized> Window for LoggedWindow<L> {
                     Some(pending.unwrap_or_else(|| reserve_one(&self, ask.claim, now, mailbox, ask.ticket)));
             }
             return;
+        }
+        if self.inner.table().memory().producers().is_some() {
+            Table::reserve(Arc::clone(&self), |window| window.inner.table(), asks, now, mailbox, verdicts);
+            return self.record_life(asks, verdicts, now);
         }
         if !self.inner.refreshes_on_duplicate() {
             return Table::reserve(self, |window| window.inner.table(), asks, now, mailbox, verdicts);
@@ -391,6 +424,10 @@ impl<L: Listener + ?Sized> Inspect for LoggedWindow<L> {
     }
 
     fn forget_producer(&self, producer: ProducerKey, now: Instant) -> Option<bool> {
+        self.inner.table().memory().producers()?;
+        let _order = self.order.lock();
+        self.record(What::ProducerForgotten(producer), now);
+        self.queue.disown_producer(producer);
         self.inner.forget_producer(producer, now)
     }
 

@@ -22,6 +22,11 @@ impl Holes {
         self.0.is_empty()
     }
 
+    /// Returns the ranges, in order.
+    pub(super) fn ranges(&self) -> &[(u64, u64)] {
+        &self.0
+    }
+
     /// Adds numbers that are not stored.
     pub(super) fn insert(&mut self, first: u64, last: u64) {
         let from = self.0.partition_point(|(_, end)| end.saturating_add(1) < first);

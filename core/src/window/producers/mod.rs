@@ -11,14 +11,16 @@
 //! It knows nothing of what is in flight but how much. The caller holds the lock of the number in the table of flights.
 
 mod holes;
+mod image;
 mod key;
 mod numbers;
 mod shard;
 
+pub use image::ProducerImage;
 pub use key::ProducerKey;
 
 use self::shard::Shard;
-use super::engine::{Entry, Gone, Stamp};
+use super::engine::{Entry, Gone, MOST_IDS, Stamp};
 use super::{CacheAligned, Key};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -58,10 +60,17 @@ impl Numbering {
     pub const LEAST: usize = 64;
     /// See [`Numbering::LEAST`].
     pub const MOST: usize = 16_384;
+    /// The most bytes of the producers of a window. The largest window of ids takes as many.
+    pub const MOST_BYTES: usize = 43 * MOST_IDS;
 
     /// Estimates the bytes of a window with this many producers.
     pub fn bytes_at(self, producers: usize) -> usize {
         producers.saturating_mul(Producers::bytes_of_one(self.words()))
+    }
+
+    /// Returns how many producers a window may have: they take [`Numbering::MOST_BYTES`] at most.
+    pub fn most_producers(self) -> usize {
+        Numbering::MOST_BYTES / Producers::bytes_of_one(self.words())
     }
 
     fn words(self) -> usize {
@@ -204,6 +213,49 @@ impl Producers {
         gone: &mut impl Gone,
     ) {
         self.change(producer, |shard| shard.store(producer, at, entry, now, gone));
+    }
+
+    /// Notes that a number is stored because a store outside of this process says so, at the time of the entry. Returns whether it was
+    /// stored here already; `None` if its epoch is over.
+    pub(super) fn bring(
+        &self,
+        producer: ProducerKey,
+        at: (u64, u64),
+        entry: Entry,
+        gone: &mut impl Gone,
+    ) -> Option<bool> {
+        self.change(producer, |shard| shard.bring(producer, at, entry, gone))
+    }
+
+    /// Takes what a store has of a producer that was seen last at this time.
+    pub(super) fn restore(&self, image: &ProducerImage, at: Stamp, gone: &mut impl Gone) {
+        self.change(image.producer, |shard| shard.restore(image, at, gone));
+    }
+
+    /// Returns all producers of which something is stored and that are not expired, those seen last at the end, each with that time.
+    pub(super) fn images(&self, now: Stamp) -> Vec<(Stamp, ProducerImage)> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            all.extend(shard.lock().images(now));
+        }
+        all.sort_by_key(|(at, image)| (*at, image.producer));
+        all
+    }
+
+    /// Returns true if the store of the window is to learn that this producer still lives: the last time is long ago. It counts as told.
+    pub(super) fn is_to_be_told(&self, producer: ProducerKey, now: Stamp) -> bool {
+        self.lock(producer).is_to_be_told(producer, now)
+    }
+
+    /// Returns the image of an epoch that a publish has begun, without numbers, if the store of the window does not know of it. With `take`,
+    /// it counts as told.
+    pub(super) fn new_epoch(&self, producer: ProducerKey, take: bool) -> Option<ProducerImage> {
+        self.lock(producer).new_epoch(producer, take)
+    }
+
+    /// Notes that all numbers of a producer before this one may have been let through.
+    pub(super) fn expect(&self, producer: ProducerKey, at: (u64, u64)) {
+        self.lock(producer).expect(producer, at);
     }
 
     pub(super) fn unstore(&self, producer: ProducerKey, at: (u64, u64)) -> bool {

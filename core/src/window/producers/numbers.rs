@@ -8,6 +8,7 @@
 //! It never takes a number for stored that is not. It may take a number below the bits for not stored that is, see [`super::holes`]:
 //! then a duplicate passes, and is counted.
 
+use super::ProducerImage;
 use super::holes::Holes;
 
 /// The numbers of one producer in one epoch. The bits are the caller's: `places` of them, a multiple of 64. The bit of a number is at
@@ -93,6 +94,41 @@ impl Numbers {
         }
     }
 
+    /// Returns the numbers that are not stored among those from `unknown_below` on: ranges with both ends, in order.
+    pub(super) fn missing_ranges(&self, bits: &[u64]) -> Vec<(u64, u64)> {
+        let mut missing = self.holes.as_ref().map(|holes| holes.ranges().to_vec()).unwrap_or_default();
+        for number in (self.base(bits)..self.end).filter(|number| !bit(*number, bits)) {
+            match missing.last_mut() {
+                Some((_, last)) if number - *last == 1 => *last = number,
+                _ => missing.push((number, number)),
+            }
+        }
+        missing
+    }
+
+    /// Returns the numbers below which nothing is known.
+    pub(super) fn unknown_below(&self) -> u64 {
+        self.unknown_below
+    }
+
+    /// Makes the numbers of an image, for any number of places.
+    pub(super) fn of_image(image: &ProducerImage, bits: &mut [u64]) -> Numbers {
+        let mut numbers = Numbers { end: image.end, top: image.end, ..Numbers::default() };
+        let base = numbers.base(bits);
+        numbers.unknown_below = image.unknown_below.min(base);
+        bits.fill(0);
+        (base.max(image.unknown_below)..image.end).for_each(|number| set(number, bits));
+        for &(first, last) in &image.missing {
+            if first < base {
+                numbers.holes.get_or_insert_default().insert(first, last.min(base - 1));
+            }
+            (first.max(base)..=last)
+                .take_while(|number| *number < image.end)
+                .for_each(|number| clear(number, bits));
+        }
+        numbers
+    }
+
     /// Returns how many of the numbers that have a bit are not stored, those below the first ones included.
     pub(super) fn open(&self, bits: &[u64]) -> u64 {
         let stored: u64 = bits.iter().map(|word| u64::from(word.count_ones())).sum();
@@ -168,7 +204,9 @@ fn clear(number: u64, bits: &mut [u64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::window::{Key, ProducerKey};
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     /// A generator of numbers, so that a failure can be repeated.
     struct Rng(u64);
@@ -225,6 +263,49 @@ mod tests {
                 "seed {seed} from {first}: {known} of {}",
                 stored.len()
             );
+        }
+    }
+
+    /// An image says the same of every number; with fewer places it may know fewer, and with more of them no more.
+    #[test]
+    fn an_image_says_the_same_with_any_number_of_places() {
+        for seed in 1..=100_u64 {
+            let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let (mut numbers, mut bits) = (Numbers::default(), vec![0; 2]);
+            let mut next = rng.below(2) * rng.below(1000);
+            for _ in 0..rng.below(800) {
+                next += 1 + rng.below(8) / 7 * rng.below(40);
+                numbers.store(next, &mut bits);
+                if rng.below(9) == 0 {
+                    numbers.forget(next.saturating_sub(rng.below(200)), &mut bits);
+                }
+            }
+            let image = ProducerImage {
+                producer: ProducerKey::new(Key(1)),
+                epoch: 0,
+                ttl: Duration::from_secs(1),
+                end: numbers.highest().map_or(0, |highest| highest + 1),
+                unknown_below: numbers.unknown_below(),
+                missing: numbers.missing_ranges(&bits),
+            };
+            for words in [1, 2, 5] {
+                let mut other_bits = vec![u64::MAX; words];
+                let other = Numbers::of_image(&image, &mut other_bits);
+                assert_eq!(other.highest(), numbers.highest());
+                for number in 0..next + 3 {
+                    let (is, was) = (other.is_stored(number, &other_bits), numbers.is_stored(number, &bits));
+                    assert!(!is || was, "seed {seed}, {words} words: {number} is not stored");
+                    assert!(
+                        words < 2
+                            || is == was
+                            || other.holes.as_ref().is_some_and(|holes| holes.contains(number)),
+                        "seed {seed}, {words} words: {number} is stored"
+                    );
+                }
+                if words == 2 {
+                    assert_eq!(other.missing_ranges(&other_bits), image.missing, "seed {seed}");
+                }
+            }
         }
     }
 

@@ -4,11 +4,12 @@
 //! message in flight has its outcome.
 
 use super::numbers::Numbers;
-use super::{Admission, Gone, Leaving, OnGap, ProducerFacts, ProducerKey};
+use super::{Admission, Gone, Leaving, OnGap, ProducerFacts, ProducerImage, ProducerKey};
 use crate::window::engine::{Entry, Stamp};
 use crate::window::key::KeyHash;
 use crate::window::{BodyDigest, EvictionCause};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// The end of a list of places.
 const NONE: u32 = u32::MAX;
@@ -18,6 +19,8 @@ const SWEEP: usize = 2;
 const SWEEP_IDLE: usize = 1024;
 /// Producers that make room for a new one at most. There may be more than there is room for, because what is in flight stays.
 const MAKE_ROOM: usize = 8;
+/// A store learns that a producer lives when this part of its TTL has passed since the last time.
+const TOLD: u64 = 8;
 
 /// A producer.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ struct Record {
     /// reservations whose outcome is open, of whatever epoch
     in_flight: u32,
     duplicates: u32,
+    /// When the store of the window, if it has one, has learnt last that it lives, in seconds. Zero: the store does not know its epoch.
+    told: u32,
     epoch: u64,
     numbers: Numbers,
     /// when it was seen last
@@ -46,6 +51,7 @@ impl Record {
             newer: NONE,
             in_flight: 0,
             duplicates: 0,
+            told: seconds(now.0),
             epoch,
             numbers: Numbers::default(),
             at: now,
@@ -67,6 +73,19 @@ impl Record {
     fn begin(&mut self, epoch: u64) -> usize {
         self.epoch = epoch;
         std::mem::take(&mut self.numbers).bytes()
+    }
+
+    /// Returns what a store needs of it.
+    fn image(&self, bits: &[u64]) -> ProducerImage {
+        let end = self.numbers.highest().map_or(0, |highest| highest.saturating_add(1));
+        ProducerImage {
+            producer: self.key,
+            epoch: self.epoch,
+            ttl: Duration::from_nanos(self.ttl),
+            end,
+            unknown_below: self.numbers.unknown_below(),
+            missing: if end == 0 { Vec::new() } else { self.numbers.missing_ranges(bits) },
+        }
     }
 
     fn heap(&self) -> usize {
@@ -170,6 +189,7 @@ impl Shard {
     /// Begins a higher epoch of a producer.
     fn begin(&mut self, at: u32, epoch: u64) {
         let Some(record) = self.record_mut(at).filter(|record| epoch > record.epoch) else { return };
+        record.told = 0;
         let freed = record.begin(epoch);
         self.heap -= freed;
     }
@@ -244,9 +264,84 @@ impl Shard {
         let Some(record) = self.record_mut(at) else { return };
         record.ttl = entry.until.0.saturating_sub(entry.at.0);
         if epoch == record.epoch {
+            record.told = seconds(entry.at.0);
             self.change_numbers(at, |numbers, bits| numbers.store(number, bits));
         }
         self.seen(at, entry.at);
+    }
+
+    /// Notes that a number is stored because a store says so. Returns whether it was stored already; `None` if its epoch is over.
+    /// The producer counts as expired if it was when the number was stored: what was remembered then is remembered now.
+    pub(super) fn bring(
+        &mut self,
+        key: ProducerKey,
+        (epoch, number): (u64, u64),
+        entry: Entry,
+        gone: &mut impl Gone,
+    ) -> Option<bool> {
+        let at = self.find_live(key, entry.at, gone).unwrap_or_else(|| self.add(key, epoch, entry.at, gone));
+        self.begin(at, epoch);
+        let (record, bits) = self.parts(at).filter(|(record, _)| record.epoch == epoch)?;
+        let was_stored = record.numbers.is_stored(number, bits);
+        record.numbers.let_through(number);
+        self.store(key, (epoch, number), entry, entry.at, gone);
+        Some(was_stored)
+    }
+
+    /// Notes that all numbers of a producer before this one may have been let through.
+    pub(super) fn expect(&mut self, key: ProducerKey, (epoch, number): (u64, u64)) {
+        let Some(at) = self.places.get(&key).copied() else { return };
+        self.begin(at, epoch);
+        let Some(record) = self.record_mut(at).filter(|record| record.epoch == epoch) else { return };
+        if let Some(before) = number.checked_sub(1) {
+            record.numbers.let_through(before);
+        }
+    }
+
+    /// Takes what a store has of a producer.
+    pub(super) fn restore(&mut self, image: &ProducerImage, at: Stamp, gone: &mut impl Gone) {
+        let (key, epoch) = (image.producer, image.epoch);
+        let slot = self.find_live(key, at, gone).unwrap_or_else(|| self.add(key, epoch, at, gone));
+        self.begin(slot, epoch);
+        let Some(record) = self.record_mut(slot).filter(|record| record.epoch == epoch) else { return };
+        record.ttl = u64::try_from(image.ttl.as_nanos()).unwrap_or(u64::MAX);
+        record.told = seconds(at.0);
+        // An epoch that has begun says nothing of its numbers.
+        if image.end == 0 {
+            return self.seen(slot, at);
+        }
+        self.change_numbers(slot, |numbers, bits| *numbers = Numbers::of_image(image, bits));
+        self.seen(slot, at);
+    }
+
+    /// Returns what a store needs of each producer, with the time at which it was seen last.
+    pub(super) fn images(&self, now: Stamp) -> Vec<(Stamp, ProducerImage)> {
+        let stored = |(_, record): &(u32, &Record)| record.ttl > 0 && !record.entry().is_expired(now);
+        let image = |(at, record): (u32, &Record)| (record.at, record.image(self.bits_of(at)));
+        (0_u32..).zip(&self.records).filter(stored).map(image).collect()
+    }
+
+    /// Returns the image of an epoch that has begun and that the store does not know; `None` if it does. With `take`, it counts as told.
+    pub(super) fn new_epoch(&mut self, key: ProducerKey, take: bool) -> Option<ProducerImage> {
+        let at = self.places.get(&key).copied()?;
+        let record = self.record_mut(at).filter(|record| record.told == 0 && record.ttl > 0)?;
+        if take {
+            record.told = seconds(record.at.0);
+        }
+        Some(record.image(&[]))
+    }
+
+    /// See [`super::Producers::is_to_be_told`].
+    pub(super) fn is_to_be_told(&mut self, key: ProducerKey, now: Stamp) -> bool {
+        let Some(record) = self.places.get(&key).copied().and_then(|at| self.record_mut(at)) else {
+            return false;
+        };
+        let now = seconds(now.0);
+        let is_due = now.saturating_sub(record.told) > seconds(record.ttl / TOLD);
+        if is_due {
+            record.told = now;
+        }
+        is_due
     }
 
     /// Notes that a number is not stored after all. Returns true if it was.
@@ -518,6 +613,11 @@ impl Shard {
         let from = slot * self.words;
         Some((self.records.get_mut(slot)?, self.bits.get_mut(from..from + self.words)?))
     }
+}
+
+/// Makes whole seconds of nanoseconds: at least one.
+fn seconds(nanos: u64) -> u32 {
+    u32::try_from(nanos / 1_000_000_000).unwrap_or(u32::MAX).max(1)
 }
 
 fn index(at: u32, len: usize) -> Option<usize> {

@@ -1,0 +1,212 @@
+//! Transcripts with numbers. There are two relays and one Redis. Each test says what a publish of a producer is told.
+
+use super::base;
+use super::redis::{Command, Redis, write};
+use hapax_core::pressure::Accounting;
+use hapax_core::window::engine::EngineKind;
+use hapax_core::window::logged::RelayId;
+use hapax_core::window::{
+    Claim, ForgetCause, Found, Inspect, Key, KeyMaker, LeasedWindow, Limits, Mailbox, Mode, Numbering, OnGap,
+    OnOutage, ProducerKey, Refusal, Remember, Reservation, Rules, StorePolicy, Ticket, Verdict, Wait,
+    reserve_one,
+};
+use hapax_core::wire::IdSource;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const TTL: Duration = Duration::from_secs(600);
+const LEASE: Duration = Duration::from_secs(10);
+const SYNC: StorePolicy =
+    StorePolicy { remember: Remember::Sync, delay: Duration::from_millis(1), on_outage: OnOutage::Continue };
+
+fn claim(epoch: u64, number: u64) -> Claim {
+    Claim::Sequence { producer: ProducerKey::new(Key(7 << 40)), epoch, number }
+}
+
+struct Relay {
+    window: Arc<LeasedWindow<Accounting>>,
+    accounting: Arc<Accounting>,
+    mailbox: Arc<Mailbox>,
+    tickets: u64,
+    now: Instant,
+}
+
+impl Relay {
+    fn new(id: u64, on_gap: OnGap, now: Instant) -> Relay {
+        let numbering = Numbering { on_gap, places: 64 };
+        let rules = Rules { id: IdSource::Sequence, numbering, ..Rules::named("orders") };
+        let limits = Limits {
+            capacity: 100,
+            ttl: TTL,
+            mode: Mode::Enforce,
+            refresh_on_duplicate: false,
+            waiters_per_id: 2,
+        };
+        let (accounting, engine) = (Arc::new(Accounting::new()), EngineKind::default());
+        let keys = KeyMaker::new((1, 2));
+        let listener = Arc::clone(&accounting);
+        let window = LeasedWindow::new(rules, limits, engine, listener, SYNC, keys, RelayId(id), LEASE, now);
+        window.works(now);
+        Relay { window, accounting, mailbox: Arc::default(), tickets: 0, now }
+    }
+
+    fn serve(&self, redis: &mut Redis) {
+        loop {
+            let (records, questions) = (self.window.log().take(100), self.window.take_questions(100));
+            if records.is_none() && questions.is_empty() {
+                return;
+            }
+            if let Some((records, position)) = records {
+                for record in &records {
+                    redis.execute(write(&self.window, record, self.now), self.now);
+                }
+                self.window.log().written(position, self.now);
+            }
+            for question in questions {
+                let (value, life) = (self.window.value(&question), self.window.lease_time(question.lease));
+                let answer = redis.execute(Command::Ask(question.clone(), value, life), self.now);
+                self.window.answer(&question, answer, self.now);
+            }
+        }
+    }
+
+    fn ask(&mut self, epoch: u64, number: u64, redis: &mut Redis) -> Verdict {
+        self.tickets += 1;
+        let claim = claim(epoch, number);
+        match reserve_one(&self.window, claim, self.now, &self.mailbox, Ticket(self.tickets)) {
+            Verdict::Pending(wait) => {
+                self.serve(redis);
+                wait.answered();
+                let mut letters = self.mailbox.take();
+                assert_eq!(letters.len(), 1, "{letters:?}");
+                letters.pop().unwrap().1
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn fresh(&mut self, epoch: u64, number: u64, redis: &mut Redis) -> Reservation {
+        match self.ask(epoch, number, redis) {
+            Verdict::Fresh(reservation) => reservation,
+            other => panic!("{number} should be fresh and is {other:?}"),
+        }
+    }
+
+    fn waits(&mut self, epoch: u64, number: u64, redis: &mut Redis) -> Wait {
+        match self.ask(epoch, number, redis) {
+            Verdict::InFlight(wait) => wait,
+            other => panic!("{number} should wait and is {other:?}"),
+        }
+    }
+
+    /// Publishes it to a broker that stores it; false if it is a duplicate.
+    fn publish(&mut self, epoch: u64, number: u64, redis: &mut Redis) -> bool {
+        match self.ask(epoch, number, redis) {
+            Verdict::Fresh(reservation) => {
+                drop(reservation.commit(self.now, TTL));
+                self.serve(redis);
+                true
+            }
+            Verdict::Duplicate(_) => false,
+            other => panic!("{number}: {other:?}"),
+        }
+    }
+
+    fn refusal(&mut self, epoch: u64, number: u64, redis: &mut Redis) -> Refusal {
+        match self.ask(epoch, number, redis) {
+            Verdict::Refused(refusal) => refusal,
+            other => panic!("{number} should be refused and is {other:?}"),
+        }
+    }
+}
+
+fn two(on_gap: OnGap) -> (Relay, Relay, Redis) {
+    let now = base();
+    let redis = Redis::of(on_gap);
+    (Relay::new(1, on_gap, now), Relay::new(2, on_gap, now), redis)
+}
+
+#[test]
+fn what_one_relay_has_stored_is_a_duplicate_at_the_other_at_once() {
+    let (mut one, mut other, mut redis) = two(OnGap::Forward);
+    for number in 1..=50 {
+        assert!(one.publish(0, number, &mut redis));
+        assert!(!other.publish(0, number, &mut redis) && !one.publish(0, number, &mut redis));
+    }
+    assert!(other.publish(0, 51, &mut redis) && !one.publish(0, 51, &mut redis));
+    assert_eq!(redis.leases(one.now), 0);
+    assert_eq!(
+        (one.accounting.gaps(), other.accounting.gaps()),
+        (0, 0),
+        "the numbers between went elsewhere"
+    );
+}
+
+#[test]
+fn a_number_in_flight_elsewhere_is_waited_for() {
+    let (mut one, mut other, mut redis) = two(OnGap::Forward);
+    let reservation = one.fresh(0, 1, &mut redis);
+    let wait = other.waits(0, 1, &mut redis);
+    reservation.forget(ForgetCause::Nack);
+    one.serve(&mut redis);
+    other.now += Duration::from_secs(1);
+    other.window.handle_timeout(other.now);
+    other.serve(&mut redis);
+    wait.answered();
+    let Some((_, Verdict::Fresh(promoted))) = other.mailbox.take().pop() else { panic!("not promoted") };
+    drop(promoted.commit(other.now, TTL));
+    other.serve(&mut redis);
+    assert!(!one.publish(0, 1, &mut redis));
+}
+
+#[test]
+fn a_relay_that_dies_leaves_a_lease_that_ends() {
+    let (mut one, mut other, mut redis) = two(OnGap::Forward);
+    let lost = one.fresh(0, 1, &mut redis);
+    std::mem::forget(lost);
+    other.now += LEASE;
+    assert!(other.publish(0, 1, &mut redis));
+}
+
+#[test]
+fn an_epoch_that_begins_at_one_relay_shuts_the_old_one_out_at_the_other_at_once() {
+    let (mut one, mut other, mut redis) = two(OnGap::Forward);
+    assert!(one.publish(1, 1, &mut redis) && one.publish(1, 2, &mut redis));
+    let late = one.fresh(1, 3, &mut redis);
+    let begins = other.fresh(2, 1, &mut redis);
+    assert_eq!(one.refusal(1, 4, &mut redis), Refusal::Stale);
+    assert_eq!(one.accounting.stale(), 1);
+    // A message in flight under the old epoch has its outcome, and changes nothing.
+    drop(late.commit(one.now, TTL));
+    one.serve(&mut redis);
+    drop(begins.commit(other.now, TTL));
+    other.serve(&mut redis);
+    assert!(!one.publish(2, 1, &mut redis) && one.publish(2, 3, &mut redis));
+    assert_eq!(one.refusal(1, 3, &mut redis), Refusal::Stale);
+    assert_eq!(redis.leases(one.now), 0);
+}
+
+#[test]
+fn with_reject_a_gap_is_one_that_no_relay_has_let_through() {
+    let (mut one, mut other, mut redis) = two(OnGap::Reject);
+    for number in 1..=9 {
+        let relay = if number % 2 == 0 { &mut one } else { &mut other };
+        assert!(relay.publish(0, number, &mut redis));
+    }
+    assert_eq!(one.refusal(0, 11, &mut redis), Refusal::Gap);
+    assert!(one.publish(0, 10, &mut redis) && other.publish(0, 11, &mut redis));
+}
+
+#[test]
+fn a_forgotten_producer_is_forgotten_in_redis() {
+    let (mut one, mut other, mut redis) = two(OnGap::Forward);
+    assert!(one.publish(8, 1, &mut redis));
+    let Claim::Sequence { producer, .. } = claim(0, 0) else { panic!() };
+    assert_eq!(one.window.forget_producer(producer, one.now), Some(true));
+    one.serve(&mut redis);
+    assert!(other.publish(0, 1, &mut redis), "an epoch that was drawn too high is forgotten, too");
+    Inspect::forget(&*other.window, claim(0, 1), other.now);
+    other.serve(&mut redis);
+    assert!(matches!(one.window.find(claim(0, 1), one.now), Some(Found::Unknown)));
+    assert!(one.publish(0, 1, &mut redis));
+}
