@@ -79,7 +79,7 @@ impl Stage {
     }
 
     /// How often each id took effect: the rows of a database, or the lines of a file.
-    fn effects(&self) -> BTreeMap<String, u32> {
+    fn effects(&self) -> BTreeMap<String, usize> {
         let mut effects = BTreeMap::new();
         let database = self.folder().join("jobs.db");
         let rows = if database.exists() { rows(&database) } else { String::new() };
@@ -118,8 +118,8 @@ impl Stage {
         let (effects, again) = (self.effects(), self.deaths("done"));
         assert!(again.len() >= 2 && self.deaths("amid").len() >= 2, "few have died");
         let unsure = self.deaths("unsure");
-        let is_right = |(id, times): &(&String, &u32)| {
-            let of = |ids: &[String]| ids.iter().filter(|other| other == id).count() as u32;
+        let is_right = |(id, times): &(&String, &usize)| {
+            let of = |ids: &[String]| ids.iter().filter(|other| other == id).count();
             let least = 1 + of(&again);
             (least..=least + of(&unsure)).contains(*times)
         };
@@ -176,7 +176,7 @@ fn celery() {
     let Some(stage) = Stage::new("effects-celery", "jobs-celery", preset) else { return };
     let mut publisher = stage.program(clients::celery(), "publish", &IDS.to_string());
     assert!(publisher.wait().unwrap().success());
-    assert_eq!(left(&stage.site, stage.queue), 2 * IDS as u32);
+    assert_eq!(left(&stage.site, stage.queue), 2 * IDS);
     stage.each_id_takes_effect_once(|stage, fate| {
         Worker::Process(stage.program(clients::celery(), "worker", fate))
     });

@@ -11,7 +11,7 @@ use crate::e2e::wait::{self, PATIENCE};
 use amq_protocol::protocol::{AMQPClass, basic};
 use amq_protocol::types::AMQPValue;
 use hapax_testbed::Leash;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -59,7 +59,8 @@ fn delivered(client: &mut Raw) -> Option<(u64, String)> {
     }
 }
 
-/// Fills a queue with copies of each id, past Hapax.
+/// Fills a queue with copies of each id, past Hapax. Waits for all confirms: a quorum queue drops what it has not confirmed when the
+/// publisher leaves.
 fn fill(site: &Site, queue: &str, arguments: &[(&str, AMQPValue)], ids: usize, copies: usize) {
     let mut client = site.direct();
     client.confirming(1);
@@ -68,14 +69,28 @@ fn fill(site: &Site, queue: &str, arguments: &[(&str, AMQPValue)], ids: usize, c
         let id = (n % ids).to_string();
         client.publish(1, &Publish { persistent: true, ..Publish::to(queue, &id) });
     }
-    client.publish_and_settle(1, &Publish::to("nowhere", "last"));
+    let mut open: BTreeSet<u64> = (1..=(copies * ids) as u64).collect();
+    while !open.is_empty() {
+        match client.next(1) {
+            Told::Ack { tag, multiple: false } => _ = open.remove(&tag),
+            Told::Ack { tag, multiple: true } => open.retain(|own| *own > tag),
+            told => panic!("{told:?}"),
+        }
+    }
 }
 
-/// How many messages are in a queue, those included that nobody has acked.
-fn left(site: &Site, name: &str) -> u32 {
+/// How many messages are in a queue, those included that nobody has acked. (What RabbitMQ tells of a quorum queue may be five seconds old,
+/// so its state is asked.)
+fn left(site: &Site, name: &str) -> usize {
     let queue = format!("rabbit_misc:r(<<\"{}\">>, queue, <<\"{name}\">>)", site.vhost);
     let messages = format!(
-        "{{ok, Q}} = rabbit_amqqueue:lookup({queue}), [{{messages, N}}] = rabbit_amqqueue:info(Q, [messages]), N."
+        "{{ok, Q}} = rabbit_amqqueue:lookup({queue}), \
+         case amqqueue:get_type(Q) of \
+             rabbit_quorum_queue -> \
+                 {{ok, {{_, State}}, _}} = ra:local_query(amqqueue:get_pid(Q), fun rabbit_fifo:overview/1), \
+                 maps:get(num_messages, State); \
+             _ -> [{{messages, N}}] = rabbit_amqqueue:info(Q, [messages]), N \
+         end."
     );
     site.rabbit.eval(&messages).unwrap().parse().unwrap()
 }

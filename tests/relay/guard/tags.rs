@@ -6,6 +6,7 @@ use crate::e2e::raw::{Raw, Told};
 use crate::e2e::site::Site;
 use crate::e2e::wait::{self, PATIENCE};
 use amq_protocol::protocol::{AMQPClass, basic, queue};
+use amq_protocol::types::AMQPValue;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -69,28 +70,49 @@ fn works_on_both(site: &Site, queues: [&str; 2], nowait: bool) -> (BTreeMap<(Str
     for other in &mut others {
         other.socket().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     }
-    wait::until("no id is lost", PATIENCE, || {
+    // Until they have all ids, or nothing comes any more.
+    let mut silent = 0;
+    while done.len() < 2 * IDS && silent < 10 {
+        silent += 1;
         for (other, queue) in others.iter_mut().zip(queues) {
             while let Some((tag, id)) = super::delivered(other) {
                 *done.entry((queue.to_owned(), id)).or_default() += 1;
                 other.send(1, &ack(tag));
+                silent = 0;
             }
         }
-        (done.len() == 2 * IDS).then_some(())
-    });
+    }
+    for queue in queues {
+        let is_lost = |id: &String| !done.contains_key(&(queue.to_owned(), id.clone()));
+        let lost: Vec<_> = (0..IDS).map(|id| id.to_string()).filter(is_lost).collect();
+        assert!(lost.is_empty(), "lost of {queue}, where {} are left: {lost:?}", left(site, queue));
+    }
     (done, switches)
+}
+
+/// Each id of each queue is worked on once, whether the client waits for `cancel-ok` or not.
+fn each_id_is_worked_on_once(site: &Site, kind: &str) {
+    let arguments = [("x-queue-type", AMQPValue::LongString(kind.into()))];
+    for (nowait, queues) in [(false, ["jobs-1", "jobs-2"]), (true, ["jobs-3", "jobs-4"])] {
+        queues.iter().for_each(|queue| fill(site, queue, &arguments, IDS, 2));
+        let (done, switches) = works_on_both(site, queues, nowait);
+        let wrong: Vec<_> = done.iter().filter(|(_, times)| **times != 1).collect();
+        assert!(wrong.is_empty(), "{queues:?}, worked on more than once: {wrong:?}");
+        assert!(switches > 5, "{queues:?}: {switches}");
+    }
 }
 
 #[test]
 fn a_tag_is_used_again_at_once_and_no_id_is_lost() {
     let Some(site) = Site::of_relay("guard-tags", super::GUARD) else { return };
-    for (nowait, queues) in [(false, ["jobs-1", "jobs-2"]), (true, ["jobs-3", "jobs-4"])] {
-        queues.iter().for_each(|queue| fill(&site, queue, &[], IDS, 2));
-        let (done, switches) = works_on_both(&site, queues, nowait);
-        let wrong: Vec<_> = done.iter().filter(|(_, times)| **times != 1).collect();
-        assert!(wrong.is_empty(), "{queues:?}, worked on more than once: {wrong:?}");
-        assert!(switches > 5, "{queues:?}: {switches}");
-    }
+    each_id_is_worked_on_once(&site, "classic");
+}
+
+/// A quorum queue knows an unacked message by the consumer's tag, its channel and a number.
+#[test]
+fn a_tag_is_used_again_at_once_at_quorum_queues() {
+    let Some(site) = Site::of_relay("guard-tags-quorum", super::GUARD) else { return };
+    each_id_is_worked_on_once(&site, "quorum");
 }
 
 /// The broker cancels the consumer of a queue that is deleted. The client declares the queue again, and takes its tag for it at once.
