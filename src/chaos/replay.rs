@@ -171,7 +171,7 @@ impl Replays {
             // Nobody connects before there is something to say.
             let first = self.next().await;
             if let Err(why) = self.publish_at(node, tls, windows, first, &done, &mut backoff).await {
-                tracing::warn!(target: "hapax::chaos", node = node.authority(), %why, "messages can't be published again (chaos.replay)");
+                tracing::warn!(node = node.authority(), %why, "messages can't be published again (chaos.replay)");
             }
             sleep(jittered(backoff)).await;
             backoff = (backoff * 2).min(BACKOFF.1);

@@ -17,12 +17,13 @@ const LEVELS: [(&str, &[&str]); 6] = [
 /// The level of targets that the filter does not name.
 const OTHERWISE: &str = "info";
 /// The beginnings of the targets in Hapax itself. Deeper modules may follow.
-pub(super) const TARGETS: [&str; 25] = [
+pub(super) const TARGETS: [&str; 26] = [
     "hapax",
     "hapax::accept",
     "hapax::admin",
     "hapax::audit",
     "hapax::bounded_file",
+    "hapax::chaos",
     "hapax::cli",
     "hapax::clock",
     "hapax::config",

@@ -249,13 +249,28 @@ fn amqp091_go_passes_its_own_test_suite() {
             .arg(&program)
             .current_dir(library),
     );
-    step(
-        Command::new(program)
-            .args(["-test.v", "-test.timeout", "300s"])
+    let suite = |names: &str| {
+        let mut suite = Command::new(&program);
+        suite
+            .args(["-test.v", "-test.timeout", "300s", "-test.run", names])
             .env("AMQP_URL", format!("amqp://guest:guest@{}/{}", site.addr(), site.vhost))
-            .current_dir(library),
-    );
+            .current_dir(library);
+        suite
+    };
+    let output = suite(".").stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let failed = |line: &str| Some(line.trim().strip_prefix("--- FAIL: ")?.split(' ').next()?.to_owned());
+    let failed: Vec<String> = said.lines().filter_map(failed).collect();
+    let only_hurried = !failed.is_empty() && failed.iter().all(|name| HURRIED.contains(&name.as_str()));
+    assert!(output.status.success() || only_hurried, "{failed:?}\n{said}");
+    if only_hurried {
+        step(&mut suite(&format!("^({})$", failed.join("|"))));
+    }
 }
+
+/// Tests of that suite with a deadline of their own that a busy machine may miss. Such a test gets a second try, by itself.
+/// `TestIntegrationCancel` gives the broker 200 ms.
+const HURRIED: [&str; 1] = ["TestIntegrationCancel"];
 
 /// One after another: an alarm that one of them asks for stops the others, too.
 #[test]
