@@ -39,6 +39,32 @@ fn reusing(post: &Post) -> Pair {
     pair
 }
 
+/// RabbitMQ 4 sends a few deliveries of a quorum queue after the `cancel-ok`. Between that and the `consume-ok`, both consumers of the tag
+/// may be meant: the guard judges if it is the guard of both.
+#[test]
+fn what_comes_after_the_cancel_ok_is_judged_if_the_tag_stays_at_its_queue() {
+    for (queue, is_judged) in [("q", true), ("r", false)] {
+        let post = Post::new();
+        done_in(&post, "q", "old");
+        done_in(&post, "r", "old");
+        let mut pair = post.consumer();
+        let both = cancel(1, "c") + consume_acking(1, queue, "c");
+        says(&mut pair, both.clone(), both);
+        hears(&mut pair, cancel_ok(1, "c"));
+        match is_judged {
+            true => unheard(&mut pair, job("old").deliver(1, "c", 1), ack(1, 1)),
+            false => shown(&mut pair, &job("old"), 1, 1),
+        }
+        let late = u64::from(!is_judged);
+        shown(&mut pair, &job("late"), 2, late + 1);
+        hears(&mut pair, consume_ok(1, "c"));
+        unheard(&mut pair, job("old").deliver(1, "c", 3), ack(1, 3));
+        says(&mut pair, ack(1, late + 1), ack(1, 2));
+        assert_eq!(post.is_seen_in("q", "late"), is_judged, "who acks it has been judged, or not");
+        assert_eq!(post.in_flight(), 0);
+    }
+}
+
 #[test]
 fn what_was_on_its_way_is_judged_by_the_old_guard() {
     let post = Post::new();

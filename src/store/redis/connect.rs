@@ -209,12 +209,13 @@ impl Connection {
         }
     }
 
-    /// Sends one command.
+    /// Sends one command. Fails, too, if Redis answers with an error: `LOADING` while it reads its data, or `NOPERM`.
     pub(super) async fn ask(&mut self, cmd: &Cmd) -> RedisResult<Value> {
-        match self {
+        let reply = match self {
             Connection::One(connection) => connection.req_packed_command(cmd).await,
             Connection::Cluster(cluster) => cluster.req_packed_command(cmd).await,
-        }
+        };
+        reply?.extract_error()
     }
 }
 

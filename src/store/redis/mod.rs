@@ -165,7 +165,8 @@ impl Shared {
             match connection.ask(&set).await? {
                 Value::Nil => {}
                 Value::BulkString(have) if have == identity.as_bytes() => {}
-                _ => return Err(Failed::Identity),
+                Value::BulkString(_) => return Err(Failed::Identity),
+                _ => return Err(Failed::Strange),
             }
             if self.window.rules().id == IdSource::Sequence {
                 let name = connection.ask(&sequences::load()).await?;

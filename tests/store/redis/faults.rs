@@ -4,7 +4,7 @@ use super::server::Server;
 use super::{PATIENCE, REFUSE, Stage, assert_each_once, config, ids};
 use crate::e2e::cut::Cut;
 use crate::e2e::relay::Relay;
-use crate::e2e::site::shared_rabbit;
+use crate::e2e::site::{shared_rabbit, without_relay};
 use crate::e2e::wait;
 use std::net::SocketAddr;
 
@@ -175,4 +175,21 @@ fn another_secret_scope_or_id_is_refused_with_what_to_do() {
     stage.relays[0].restart();
     stage.publish(0, &ids);
     assert_each_once(&stage.queue(), &ids);
+}
+
+/// A Redis that answers with an error (while it reads its data, it says `LOADING`) is out of order, and nobody else's. The relay begins, and uses
+/// it when it works.
+#[test]
+fn a_redis_that_answers_with_an_error_is_not_that_of_others() {
+    if without_relay() {
+        println!("passed over: this is about relays");
+        return;
+    }
+    let redis = Server::start();
+    redis.add_user(&["-set"]);
+    let url = redis.url().replace("redis://", "redis://hapax:PASSWORD@");
+    let relay = Relay::start_before(&shared_rabbit().uri(), &config(&redis, &url, ""), 503);
+    assert!(relay.log().contains("NoPerm"), "{}", relay.log());
+    redis.add_user(&[]);
+    wait::until("Redis works", PATIENCE, || (relay.metrics().sum("store_up", &[]) == 1.0).then_some(()));
 }

@@ -9,10 +9,13 @@
 //!             \-- to the first consumer of the tag -/              \-- to the second one
 //! ```
 //!
-//! Two things hold for every queue of RabbitMQ, whatever happens at the same time: all deliveries to a consumer come before the
+//! Two things hold for the queues of RabbitMQ, whatever happens at the same time: all deliveries to a consumer come before the
 //! `cancel-ok` that its queue sends, and none comes before its own `consume-ok`. A consumer therefore joins at its `consume-ok`, and
 //! leaves when its cancels are answered. RabbitMQ answers a second `basic.cancel` early, because it does not know the tag any more.
 //! Therefore an answer counts for a second cancel as long as there is one.
+//!
+//! There is one exception: RabbitMQ 4 sends a few deliveries of a quorum queue after the `cancel-ok`. If the next consumer of the tag reads the
+//! same queue, its guard judges them, too. Otherwise they are shown, and nobody judges them.
 //!
 //! A consumer with the nowait bit has no `consume-ok`. While an older one of its tag may still get deliveries, a delivery may be for either of
 //! them. If they differ, it is for nobody: it is shown, and nobody judges it. One that is hidden by mistake is lost.
@@ -113,6 +116,8 @@ struct Consumer {
     reads: Reads,
     stage: Stage,
     cancels: Cancels,
+    /// who judges what the consumer before it gets, if that one has just left
+    before: Option<Arc<Guarded>>,
 }
 
 impl Consumer {
@@ -130,6 +135,11 @@ impl Consumer {
         let all = self.cancels.clients + self.cancels.own;
         let from_queue = self.stage != Stage::Gone && !self.is_of_direct_replies();
         all.saturating_sub(u32::from(from_queue))
+    }
+
+    /// Returns who judges a delivery that comes late, when the consumer before it has left: the guard of both, if they have the same.
+    fn judges_late(&self) -> Option<&Arc<Guarded>> {
+        self.reads.guard().filter(|own| self.before.as_ref().is_some_and(|before| own.is_as(before)))
     }
 
     /// Returns true if the broker takes a `basic.cancel` for it. RabbitMQ ends the connection with 541 if that comes before the
@@ -200,7 +210,7 @@ impl Consumers {
     fn draw(&mut self, no_ack: bool, reads: Reads, stage: Stage) -> Consumer {
         self.held += 1;
         self.drawn += 1;
-        Consumer { number: self.drawn, no_ack, reads, stage, cancels: Cancels::default() }
+        Consumer { number: self.drawn, no_ack, reads, stage, cancels: Cancels::default(), before: None }
     }
 
     fn line(&mut self, tag: &[u8]) -> &mut VecDeque<Consumer> {
@@ -287,7 +297,10 @@ impl Consumers {
         }
         // If its queue has answered, those before it had no cancel: the broker has dropped them without a word, and taken their tag for free.
         let first = if early.is_some() { at } else { 0 };
-        let gone = line.drain(first..=at).collect();
+        let gone: VecDeque<Consumer> = line.drain(first..=at).collect();
+        if let (Some(last), Some(next)) = (gone.back(), line.get_mut(first)) {
+            next.before = last.reads.guard().map(Arc::clone);
+        }
         self.leave(&gone, &mut change);
         self.sweep(tag);
         change
@@ -348,7 +361,8 @@ impl Consumers {
         let Some(first) = served.next() else {
             // Nobody is served. If all of them agree, it is acked or not.
             let no_ack = line.iter().all(|consumer| consumer.no_ack);
-            return Recipient { no_ack, ..Recipient::default() };
+            let by = line.front().and_then(Consumer::judges_late).map(Arc::clone);
+            return Recipient { number: 0, no_ack, by };
         };
         let (mut number, mut no_ack, mut by) = (first.number, first.no_ack, first.reads.guard());
         for other in served {
