@@ -507,7 +507,7 @@ impl<L: Listener + ?Sized> Table<L> {
         if crossed { Brought::Crossed } else { Brought::New }
     }
 
-    /// Tells what it means that a store has brought a number. `was_stored`: as [`Producers::bring`] says.
+    /// Tells what it means that a store has brought a number. `was_stored`: as `Producers::bring` says.
     fn number_brought(
         &self,
         claim: Claim,
