@@ -15,7 +15,7 @@
 //! Therefore an answer counts for a second cancel as long as there is one.
 //!
 //! There is one exception: RabbitMQ 4 sends a few deliveries of a quorum queue after the `cancel-ok`. If the next consumer of the tag reads the
-//! same queue, its guard judges them, too. Otherwise they are shown, and nobody judges them.
+//! same queue, and both ack or neither does, its guard judges them, too. Otherwise they are shown, and nobody judges them.
 //!
 //! A consumer with the nowait bit has no `consume-ok`. While an older one of its tag may still get deliveries, a delivery may be for either of
 //! them. If they differ, it is for nobody: it is shown, and nobody judges it. One that is hidden by mistake is lost.
@@ -116,8 +116,8 @@ struct Consumer {
     reads: Reads,
     stage: Stage,
     cancels: Cancels,
-    /// who judges what the consumer before it gets, if that one has just left
-    before: Option<Arc<Guarded>>,
+    /// The consumer before it has just left, reads the same queue, and acks if this one does.
+    goes_on: bool,
 }
 
 impl Consumer {
@@ -135,11 +135,6 @@ impl Consumer {
         let all = self.cancels.clients + self.cancels.own;
         let from_queue = self.stage != Stage::Gone && !self.is_of_direct_replies();
         all.saturating_sub(u32::from(from_queue))
-    }
-
-    /// Returns who judges a delivery that comes late, when the consumer before it has left: the guard of both, if they have the same.
-    fn judges_late(&self) -> Option<&Arc<Guarded>> {
-        self.reads.guard().filter(|own| self.before.as_ref().is_some_and(|before| own.is_as(before)))
     }
 
     /// Returns true if the broker takes a `basic.cancel` for it. RabbitMQ ends the connection with 541 if that comes before the
@@ -210,7 +205,7 @@ impl Consumers {
     fn draw(&mut self, no_ack: bool, reads: Reads, stage: Stage) -> Consumer {
         self.held += 1;
         self.drawn += 1;
-        Consumer { number: self.drawn, no_ack, reads, stage, cancels: Cancels::default(), before: None }
+        Consumer { number: self.drawn, no_ack, reads, stage, cancels: Cancels::default(), goes_on: false }
     }
 
     fn line(&mut self, tag: &[u8]) -> &mut VecDeque<Consumer> {
@@ -299,7 +294,7 @@ impl Consumers {
         let first = if early.is_some() { at } else { 0 };
         let gone: VecDeque<Consumer> = line.drain(first..=at).collect();
         if let (Some(last), Some(next)) = (gone.back(), line.get_mut(first)) {
-            next.before = last.reads.guard().map(Arc::clone);
+            next.goes_on = last.reads.is_as(&next.reads) && last.no_ack == next.no_ack;
         }
         self.leave(&gone, &mut change);
         self.sweep(tag);
@@ -361,8 +356,8 @@ impl Consumers {
         let Some(first) = served.next() else {
             // Nobody is served. If all of them agree, it is acked or not.
             let no_ack = line.iter().all(|consumer| consumer.no_ack);
-            let by = line.front().and_then(Consumer::judges_late).map(Arc::clone);
-            return Recipient { number: 0, no_ack, by };
+            let by = line.front().filter(|next| next.goes_on).and_then(|next| next.reads.guard());
+            return Recipient { number: 0, no_ack, by: by.map(Arc::clone) };
         };
         let (mut number, mut no_ack, mut by) = (first.number, first.no_ack, first.reads.guard());
         for other in served {
