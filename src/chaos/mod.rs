@@ -18,7 +18,7 @@ pub use order::{ChaosOrder, MIN_DURATION};
 pub use report::{ChaosReport, Ended};
 
 use crate::clock::{now, wall};
-use crate::config::{ChaosSettings, ReplaySettings};
+use crate::config::{ChaosSettings, PublishingSettings};
 use crate::tls;
 use hapax_core::pressure::Watched;
 use hapax_core::session::{ChaosDeed, ChaosFault, ChaosOrders, ChaosWhat, KeptPublish};
@@ -55,7 +55,7 @@ pub struct Chaos {
     generation: AtomicU64,
     inner: Mutex<Inner>,
     windows: Arc<LiveWindows<dyn Inspect>>,
-    replay: Option<(ReplaySettings, Option<Arc<tls::Client>>)>,
+    replay: Option<(PublishingSettings, Option<Arc<tls::Client>>)>,
     /// true from the order to end on
     leaving: watch::Receiver<bool>,
     /// wakes all connections, so that they look at their orders again
@@ -189,7 +189,6 @@ impl Chaos {
             run
         };
         tracing::warn!(
-            target: "hapax::chaos",
             seed = run.plan.seed,
             by,
             duration = %humantime::format_duration(run.plan.until.saturating_duration_since(now)),
@@ -290,7 +289,6 @@ impl Chaos {
         self.changed();
         let report = run.report(now());
         tracing::warn!(
-            target: "hapax::chaos",
             seed = run.plan.seed,
             why = why.word(),
             by,

@@ -9,17 +9,17 @@
 //! has stored. A message that leaves without `user-id` differs from the first one in that: the broker compares it with the user who
 //! publishes.
 
-use crate::clock::{jittered, now};
-use crate::config::{Node, ReplaySettings};
-use crate::signals::{patient, without_user};
-use crate::store::{BrokerConnection, Why};
+use crate::clock::{Backoff, now};
+use crate::config::{Node, PublishingSettings};
+use crate::signals::without_user;
+use crate::store::{BrokerConnection, Why, within};
 use crate::tls;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hapax_core::session::KeptPublish;
 use hapax_core::window::{Found, Inspect, LiveWindows};
 use hapax_core::wire::emit;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, PublisherConfirm};
 use parking_lot::Mutex;
@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tokio::time::{interval, sleep, sleep_until};
+use tokio::time::sleep_until;
 use utoipa::ToSchema;
 
 /// A stored message comes again within this time: "the last minute".
@@ -37,10 +37,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 const PLACE: usize = 512;
 /// Messages that the relay may owe an answer for.
 const UNCONFIRMED: usize = 256;
-/// How long to wait after a connection that has ended, at first and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How often the connection is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long the relay may take for one step.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Counts of the messages that were to be published again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, ToSchema)]
@@ -86,8 +84,8 @@ struct Inner {
 
 impl Replays {
     /// Begins with nothing that waits.
-    pub(super) fn new(settings: &ReplaySettings) -> Replays {
-        let ReplaySettings { nodes, messages, bytes, .. } = settings;
+    pub(super) fn new(settings: &PublishingSettings) -> Replays {
+        let PublishingSettings { nodes, messages, bytes, .. } = settings;
         let vhosts = nodes.iter().map(|node| node.path.clone()).collect();
         Replays {
             vhosts,
@@ -161,20 +159,19 @@ impl Replays {
     /// Publishes what is due, until nobody waits for this any more. `done` is called with the number of those that were acked.
     pub(super) async fn publish(
         &self,
-        settings: &ReplaySettings,
+        settings: &PublishingSettings,
         tls: Option<&Arc<tls::Client>>,
         windows: &LiveWindows<dyn Inspect>,
         done: impl Fn(u64),
     ) {
-        let mut backoff = BACKOFF.0;
+        let mut backoff = Backoff::of_broker();
         for node in settings.nodes.iter().cycle() {
             // Nobody connects before there is something to say.
             let first = self.next().await;
             if let Err(why) = self.publish_at(node, tls, windows, first, &done, &mut backoff).await {
                 tracing::warn!(node = node.authority(), %why, "messages can't be published again (chaos.replay)");
             }
-            sleep(jittered(backoff)).await;
-            backoff = (backoff * 2).min(BACKOFF.1);
+            backoff.rest().await;
         }
     }
 
@@ -185,7 +182,7 @@ impl Replays {
         windows: &LiveWindows<dyn Inspect>,
         first: KeptPublish,
         done: &impl Fn(u64),
-        backoff: &mut Duration,
+        backoff: &mut Backoff,
     ) -> Result<(), Why> {
         let live = match BrokerConnection::open(node, tls).await {
             Ok(live) => live,
@@ -195,8 +192,7 @@ impl Replays {
             }
         };
         let result = async {
-            let channel = patient(live.connection.create_channel()).await?;
-            patient(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+            let channel = live.confirming_channel(PATIENCE).await?;
             self.work(&live, &channel, windows, first, done, backoff).await
         };
         let result = result.await;
@@ -211,9 +207,8 @@ impl Replays {
         windows: &LiveWindows<dyn Inspect>,
         first: KeptPublish,
         done: &impl Fn(u64),
-        backoff: &mut Duration,
+        backoff: &mut Backoff,
     ) -> Result<(), Why> {
-        let mut look = interval(LOOK_EVERY);
         let mut outcomes = FuturesUnordered::new();
         let mut next = Some(first);
         let result = loop {
@@ -228,7 +223,7 @@ impl Replays {
                     Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => {
                         self.count(|facts| facts.published += 1);
                         done(1);
-                        *backoff = BACKOFF.0;
+                        backoff.reset();
                     }
                     Ok(Confirmation::Nack(_)) => self.count(|facts| facts.refused += 1),
                     Err(error) => {
@@ -237,11 +232,7 @@ impl Replays {
                     }
                 },
                 publish = self.next(), if outcomes.len() < UNCONFIRMED => next = Some(publish),
-                _ = look.tick() => {
-                    if !live.connection.status().connected() || !channel.status().connected() {
-                        break Err(Why::new("the connection has ended"));
-                    }
-                }
+                () = live.ended_with(channel) => break Err(Why::new("the connection has ended")),
             }
         };
         self.count(|facts| facts.lost += outcomes.len() as u64);
@@ -272,7 +263,9 @@ impl Replays {
             again = again.with_headers(headers.clone());
         }
         let options = BasicPublishOptions::default();
-        let sent = patient(channel.basic_publish(exchange, routing_key, options, &publish.body, again)).await;
+        let sent =
+            within(PATIENCE, channel.basic_publish(exchange, routing_key, options, &publish.body, again))
+                .await;
         sent.map(Some).inspect_err(|_| self.count(|facts| facts.lost += 1))
     }
 }
@@ -287,7 +280,7 @@ mod tests {
     use super::*;
     use hapax_core::window::Key;
 
-    fn settings(messages: usize, bytes: usize) -> ReplaySettings {
+    fn settings(messages: usize, bytes: usize) -> PublishingSettings {
         let node = Node {
             scheme: "amqp",
             host: "h".to_owned(),
@@ -296,7 +289,7 @@ mod tests {
             password: None,
             path: "/".to_owned(),
         };
-        ReplaySettings { nodes: vec![node], uri_file: None, tls: None, messages, bytes }
+        PublishingSettings { nodes: vec![node], uri_file: None, tls: None, messages, bytes }
     }
 
     fn kept(draw: u64, vhost: &str) -> KeptPublish {

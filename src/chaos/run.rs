@@ -182,7 +182,7 @@ impl Run {
             spared: count(ChaosWhat::Spared(fault)),
         };
         let row = |((what, place), count): (&(ChaosWhat, Place), &u64)| Row {
-            what: Row::word(*what).to_owned(),
+            what: Row::word(*what),
             window: place.window.as_deref().map(str::to_owned),
             vhost: place.vhost.clone(),
             user: place.user.clone(),

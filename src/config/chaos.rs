@@ -3,11 +3,8 @@
 use super::check::most;
 use super::problem::{Report, Wrong};
 use super::raw::Section;
-use super::store::{self, Broker, Node};
-use super::{Config, TICK, defaults, value};
-use crate::tls::ClientFiles;
+use super::{Config, PublishingSettings, TICK, defaults, publishing, value};
 use hapax_core::window::set::Pattern;
-use std::path::PathBuf;
 use std::time::Duration;
 use toml::de::DeValue;
 
@@ -24,23 +21,8 @@ pub struct ChaosSettings {
     pub max_duration: Duration,
     /// the longest time that confirms are held back
     pub max_hold: Duration,
-    /// where messages are published again; `None`: they are not
-    pub replay: Option<ReplaySettings>,
-}
-
-/// Where messages are published again, and how many may wait for that.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ReplaySettings {
-    /// this relay, as a client reaches it; or several such places, in the order in which they are tried
-    pub nodes: Vec<Node>,
-    /// the file that the URI came from
-    pub uri_file: Option<PathBuf>,
-    /// TLS to the nodes whose URI begins with `amqps`
-    pub tls: Option<ClientFiles>,
-    /// the most messages that are kept
-    pub messages: usize,
-    /// the most bytes of them
-    pub bytes: usize,
+    /// this relay, as a client reaches it: where messages are published again; `None`: they are not
+    pub replay: Option<PublishingSettings>,
 }
 
 impl ChaosSettings {
@@ -56,7 +38,7 @@ impl ChaosSettings {
 /// Reads it.
 pub(super) fn read(mut section: Section<'_>, report: &mut Report) -> ChaosSettings {
     let default = ChaosSettings::default();
-    let replay = read_replay(section.section("replay", report), report);
+    let replay = publishing::read(section.section("replay", report), "chaos.replay", report);
     let settings = ChaosSettings {
         enabled: section.read(report, "enabled", default.enabled, value::boolean),
         vhosts: section.read(report, "vhosts", default.vhosts, patterns),
@@ -71,24 +53,6 @@ pub(super) fn read(mut section: Section<'_>, report: &mut Report) -> ChaosSettin
     };
     section.finish(report);
     settings
-}
-
-fn read_replay(mut section: Section<'_>, report: &mut Report) -> Option<ReplaySettings> {
-    if section.is_absent() {
-        return None;
-    }
-    let Broker { nodes, uri_file, tls } = store::read_broker(&mut section, "chaos.replay", report);
-    let settings = ReplaySettings {
-        nodes,
-        uri_file,
-        tls,
-        messages: section
-            .read(report, "messages", defaults::COPIES, |v| value::count(v, 1..=most::UNRESOLVED)),
-        bytes: section
-            .read(report, "bytes", defaults::COPIES_BYTES, |v| value::bytes(v, 1 << 16..=most::HELD_BYTES)),
-    };
-    section.finish(report);
-    Some(settings)
 }
 
 fn patterns(value: &DeValue<'_>) -> Result<Vec<Pattern>, Wrong> {

@@ -6,8 +6,8 @@ use super::problem::{Report, Source, Wrong};
 use super::raw::{self, Section};
 use super::{
     Config, DigestSecret, Given, Limits, Loaded, LogSettings, Overrides, Problems, StoreKind, Timeouts,
-    Token, WindowConfig, addresses, chaos, duplicates, guard, listener, log_filter, machine, sequence, store,
-    telemetry, token, upstream, value, warnings,
+    Token, WindowConfig, addresses, chaos, duplicates, guard, listener, log_filter, machine, publishing,
+    sequence, store, telemetry, token, upstream, value, warnings,
 };
 use crate::tls::ClientFiles;
 use hapax_core::pressure::budget;
@@ -110,7 +110,7 @@ fn read(mut top: Section<'_>, overrides: &Overrides, report: &mut Report) -> Con
     let memory_budget = top.read_optional(report, "memory_budget", |v| value::bytes(v, 1..=most::BUDGET));
     let limits = read_limits(top.section("limits", report), report);
     let stores = store::read(top.section("store", report), report);
-    let duplicates = duplicates::read(top.section("duplicates", report), report);
+    let duplicates = publishing::read(top.section("duplicates", report), "duplicates", report);
     let chaos = chaos::read(top.section("chaos", report), report);
     let timeouts = read_timeouts(top.section("timeouts", report), report);
     let log = read_log(top.section("log", report), report);

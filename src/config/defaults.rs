@@ -77,7 +77,7 @@ pub const STORE: Duration = hapax_core::session::STORE_TIMEOUT;
 pub const LEASE: Duration = IN_FLIGHT;
 /// The beginning of every key in Redis.
 pub const REDIS_PREFIX: &str = "hapax:";
-/// Copies of duplicates on their way: some seconds of a flood, until the broker is back.
+/// Messages that wait to be published by Hapax itself: some seconds of a flood, until the broker is back.
 pub const COPIES: usize = 10_000;
 /// Bytes. They are taken only while the broker does not keep up.
 pub const COPIES_BYTES: usize = 64 << 20;

@@ -23,6 +23,7 @@ mod machine;
 pub(crate) mod number;
 mod preset;
 mod problem;
+mod publishing;
 mod raw;
 mod sequence;
 mod show;
@@ -36,14 +37,14 @@ mod warnings;
 
 pub mod defaults;
 
-pub use chaos::{ChaosSettings, ReplaySettings};
+pub use chaos::ChaosSettings;
 pub(crate) use check::{TICK, most};
 pub use diff::{Change, Diff, Effect};
-pub use duplicates::DuplicatesSettings;
 pub use guard::Judges;
 pub use listener::{ListenerConfig, ProxyProtocol};
 pub use machine::memory;
 pub use problem::{Problem, Problems, Source, Sources};
+pub use publishing::PublishingSettings;
 pub(crate) use store::AMQPS;
 pub use store::{Node, RedisMode, RedisSettings, StoreKind, StoreSettings, StreamSettings};
 pub use token::{DigestSecret, Secret, Token};
@@ -106,7 +107,7 @@ pub struct Config {
     /// how Hapax reaches the stores that are servers
     pub store: StoreSettings,
     /// the broker that gets copies of dropped publishes; `None`: nobody gets any
-    pub duplicates: Option<DuplicatesSettings>,
+    pub duplicates: Option<PublishingSettings>,
     /// whether the relay may make trouble on request
     pub chaos: ChaosSettings,
     /// bytes that the windows with `capacity = "auto"` share

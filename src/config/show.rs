@@ -2,7 +2,7 @@
 
 use super::show_tls;
 use super::value::{show_bytes, show_id};
-use super::{Config, Sources, guard, warnings};
+use super::{Config, PublishingSettings, Sources, guard, warnings};
 use hapax_core::window::set::Pattern;
 use hapax_core::wire::IdSource;
 use std::fmt::{self, Display, Write};
@@ -149,14 +149,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     }
 
     if let Some(duplicates) = &config.duplicates {
-        out.section("[duplicates]", "duplicates.".into())?;
-        match &duplicates.uri_file {
-            Some(file) => out.string("uri_file", file.display())?,
-            None => out.raw("uri", list(&duplicates.nodes))?,
-        }
-        out.raw("messages", duplicates.messages)?;
-        out.raw("bytes", show_bytes(duplicates.bytes))?;
-        show_tls::write_client("duplicates.tls", duplicates.tls.as_ref(), out)?;
+        write_publishing("duplicates", duplicates, out)?;
     }
 
     let chaos = &config.chaos;
@@ -167,14 +160,7 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
     out.duration("max_duration", chaos.max_duration)?;
     out.duration("max_hold", chaos.max_hold)?;
     if let Some(replay) = &chaos.replay {
-        out.section("[chaos.replay]", "chaos.replay.".into())?;
-        match &replay.uri_file {
-            Some(file) => out.string("uri_file", file.display())?,
-            None => out.raw("uri", list(&replay.nodes))?,
-        }
-        out.raw("messages", replay.messages)?;
-        out.raw("bytes", show_bytes(replay.bytes))?;
-        show_tls::write_client("chaos.replay.tls", replay.tls.as_ref(), out)?;
+        write_publishing("chaos.replay", replay, out)?;
     }
 
     let health = &config.upstream_health;
@@ -228,6 +214,17 @@ fn write_config(config: &Config, out: &mut Out<'_>) -> fmt::Result {
         "\n# memory when full: all windows {windows}, connections at most {} (limits.memory)",
         about_bytes(limits.memory)
     )
+}
+
+fn write_publishing(name: &str, settings: &PublishingSettings, out: &mut Out<'_>) -> fmt::Result {
+    out.section(&format!("[{name}]"), format!("{name}."))?;
+    match &settings.uri_file {
+        Some(file) => out.string("uri_file", file.display())?,
+        None => out.raw("uri", list(&settings.nodes))?,
+    }
+    out.raw("messages", settings.messages)?;
+    out.raw("bytes", show_bytes(settings.bytes))?;
+    show_tls::write_client(&format!("{name}.tls"), settings.tls.as_ref(), out)
 }
 
 fn patterns(patterns: &[Pattern]) -> toml::Value {

@@ -11,17 +11,17 @@
 //! A copy carries [`WINDOW`]. A publish that does is never copied: copies that come back through Hapax go round only once.
 
 use super::Publisher;
-use crate::clock::{jittered, now, wall};
-use crate::config::{DuplicatesSettings, Node};
+use crate::clock::{Backoff, now, wall};
+use crate::config::{Node, PublishingSettings};
 use crate::log::LogLimiter;
-use crate::store::{BrokerConnection, Why};
+use crate::store::{BrokerConnection, Why, within};
 use crate::tls;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hapax_core::session::CopiedDuplicate;
 use hapax_core::window::Seen;
 use hapax_core::wire::emit;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use parking_lot::Mutex;
@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 /// The header with the name of the window. It marks a message as a copy.
 const WINDOW: &str = "x-hapax-window";
@@ -44,10 +44,6 @@ const UNCONFIRMED: usize = 256;
 const PLACE: usize = 512;
 /// How long the broker may take for one step.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long to wait after a connection that has ended, at first and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How often the connection is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Why there is no copy of a dropped publish.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,7 +83,7 @@ impl Reason {
 /// The copies of the process.
 #[derive(Debug)]
 pub struct Copies {
-    settings: DuplicatesSettings,
+    settings: PublishingSettings,
     tls: Option<Arc<tls::Client>>,
     /// the queue for each exchange
     queues: Mutex<HashMap<Arc<str>, UnboundedSender<Queued>>>,
@@ -108,7 +104,7 @@ struct Queued {
 }
 
 impl Copies {
-    pub(super) fn new(settings: DuplicatesSettings, tls: Option<Arc<tls::Client>>) -> Arc<Copies> {
+    pub(super) fn new(settings: PublishingSettings, tls: Option<Arc<tls::Client>>) -> Arc<Copies> {
         Arc::new(Copies {
             settings,
             tls,
@@ -206,7 +202,7 @@ struct Worker {
 impl Worker {
     async fn run(mut self) {
         let copies = Arc::clone(&self.copies);
-        let mut backoff = BACKOFF.0;
+        let mut backoff = Backoff::of_broker();
         for node in copies.settings.nodes.iter().cycle() {
             // Nobody connects before there is something to say.
             if self.next.is_none() {
@@ -219,8 +215,7 @@ impl Worker {
                 Ok(()) => return,
                 Err(why) => self.log(node, &why),
             }
-            sleep(jittered(backoff)).await;
-            backoff = (backoff * 2).min(BACKOFF.1);
+            backoff.rest().await;
         }
     }
 
@@ -232,16 +227,15 @@ impl Worker {
     }
 
     /// Publishes at this node until the connection ends. Ends with `Ok` if nothing will come any more.
-    async fn publish_at(&mut self, node: &Node, backoff: &mut Duration) -> Result<(), Why> {
+    async fn publish_at(&mut self, node: &Node, backoff: &mut Backoff) -> Result<(), Why> {
         let live = BrokerConnection::open(node, self.copies.tls.as_ref()).await?;
         let result = self.publish_on(&live, backoff).await;
         live.close().await;
         result
     }
 
-    async fn publish_on(&mut self, live: &BrokerConnection, backoff: &mut Duration) -> Result<(), Why> {
-        let channel = patient(live.connection.create_channel()).await?;
-        patient(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    async fn publish_on(&mut self, live: &BrokerConnection, backoff: &mut Backoff) -> Result<(), Why> {
+        let channel = live.confirming_channel(PATIENCE).await?;
         let mut flights = Flights::default();
         let result = self.work(live, &channel, &mut flights, backoff).await;
         // Nobody will hear what became of these.
@@ -255,9 +249,8 @@ impl Worker {
         live: &BrokerConnection,
         channel: &Channel,
         flights: &mut Flights,
-        backoff: &mut Duration,
+        backoff: &mut Backoff,
     ) -> Result<(), Why> {
-        let mut look = interval(LOOK_EVERY);
         let mut is_over = false;
         loop {
             if let Some(queued) = self.next.take() {
@@ -281,7 +274,7 @@ impl Worker {
                     match outcome {
                         Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => {
                             self.copies.copied.fetch_add(1, Relaxed);
-                            *backoff = BACKOFF.0;
+                            backoff.reset();
                         }
                         Ok(Confirmation::Nack(_)) => self.copies.leave_out(Reason::Refused, 1),
                         Err(error) => {
@@ -294,11 +287,7 @@ impl Worker {
                     is_over = queued.is_none();
                     self.next = queued;
                 }
-                _ = look.tick() => {
-                    if !live.connection.status().connected() || !channel.status().connected() {
-                        return Err(Why::new("the connection has ended"));
-                    }
-                }
+                () = live.ended_with(channel) => return Err(Why::new("the connection has ended")),
             }
         }
     }
@@ -307,7 +296,7 @@ impl Worker {
         let Queued { routing_key, properties, body, .. } = queued;
         let options = BasicPublishOptions::default();
         let to = ShortString::from(&*self.to);
-        patient(channel.basic_publish(to, routing_key, options, &body, properties)).await
+        within(PATIENCE, channel.basic_publish(to, routing_key, options, &body, properties)).await
     }
 }
 
@@ -325,14 +314,6 @@ impl Flights {
     fn push(&mut self, confirm: PublisherConfirm, weight: usize) {
         self.bytes += weight;
         self.outcomes.push(Box::pin(async move { (confirm.await, weight) }));
-    }
-}
-
-/// Waits for a step of the broker, but not for ever.
-pub(crate) async fn patient<T>(step: impl Future<Output = lapin::Result<T>>) -> Result<T, Why> {
-    match timeout(PATIENCE, step).await {
-        Ok(result) => result.map_err(Why::from),
-        Err(_) => Err(Why::new("the broker is silent")),
     }
 }
 
@@ -482,7 +463,7 @@ mod tests {
     async fn the_queue_has_a_bound_in_messages_and_in_bytes() {
         for (messages, bytes, fits) in [(3, usize::MAX / 2, 3), (100, 2 * (PLACE + 22 + 4) + 50, 2)] {
             let copies = Copies::new(
-                DuplicatesSettings { nodes: Vec::new(), uri_file: None, tls: None, messages, bytes },
+                PublishingSettings { nodes: Vec::new(), uri_file: None, tls: None, messages, bytes },
                 None,
             );
             (0..10).for_each(|_| copies.put(PEER, copy(b"", "x"), None, now()));

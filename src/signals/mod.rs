@@ -7,10 +7,10 @@ mod audit;
 mod copies;
 
 pub use audit::Audit;
+pub(crate) use copies::without_user;
 pub use copies::{Copies, Reason};
-pub(crate) use copies::{patient, without_user};
 
-use crate::config::DuplicatesSettings;
+use crate::config::PublishingSettings;
 use crate::tls;
 use hapax_core::session::{CopiedDuplicate, Sighting};
 use hapax_core::window::{Claim, Found, Inspect, LiveWindows, Seen, WindowSet};
@@ -48,7 +48,7 @@ impl Signals {
     /// Begins to say it.
     pub fn new(
         windows: Arc<LiveWindows<dyn Inspect>>,
-        copies: Option<DuplicatesSettings>,
+        copies: Option<PublishingSettings>,
         tls: Option<Arc<tls::Client>>,
     ) -> Arc<Signals> {
         let copies = copies.map(|settings| Copies::new(settings, tls));

@@ -12,7 +12,7 @@ mod stream;
 pub mod command;
 
 pub use changes::log_merged;
-pub(crate) use stream::{BrokerConnection, Why};
+pub(crate) use stream::{BrokerConnection, Why, within};
 
 use crate::config::{self, Config, StoreKind, WindowConfig};
 use crate::tls;

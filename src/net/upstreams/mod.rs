@@ -22,7 +22,7 @@ mod resolver;
 pub use greeting::NoAnswer;
 pub(super) use node::OpenUpstream;
 
-use crate::clock::{jittered, luck, now};
+use crate::clock::{Backoff, luck, now};
 use crate::config::{Config, UpstreamAddress, UpstreamHealth, UpstreamOrder};
 use crate::net::{Ends, Opener, Transport};
 use bytes::BytesMut;
@@ -138,18 +138,17 @@ impl Upstreams {
     pub(super) async fn dial(&self, protocol_header: &[u8], ends: Ends) -> Result<Dialled, Unreachable> {
         let opening = Opening { opener: &self.opener, ends: Some(ends), protocol_header };
         let until = now() + self.connect_timeout;
-        let mut pause = BACKOFF.0;
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
             let why = match self.try_all(opening, until).await {
                 Ok(dialled) => return Ok(dialled),
                 Err(why) => why,
             };
-            let again = now() + jittered(pause);
+            let again = now() + backoff.draw();
             if self.is_one() || again >= until {
                 return Err(why);
             }
             sleep_until(again.into()).await;
-            pause = (pause * 2).min(BACKOFF.1);
         }
     }
 

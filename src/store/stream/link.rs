@@ -3,12 +3,13 @@
 
 use super::Why;
 use super::socket::{self, Socket};
-use crate::clock::jittered;
+use crate::clock::Backoff;
 use crate::config::{AMQPS, Node};
 use crate::tls;
+use lapin::options::ConfirmSelectOptions;
 use lapin::tcp::AsyncTcpStream;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties};
 use parking_lot::Mutex;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
@@ -25,8 +26,6 @@ const CONNECT: Duration = Duration::from_secs(5);
 const HEARTBEAT: u16 = 10;
 /// The largest frame. A batch fits, and lapin's buffers hold 32 of them.
 const FRAME_MAX: u32 = 64 << 10;
-/// How long to wait after a connection that failed, at first and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often the connection is looked at. Windows say at once what they notice themselves.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long a connection may take to close in good order.
@@ -84,10 +83,35 @@ impl Live {
         }
     }
 
+    /// Opens a channel with confirms. The broker has this long for each step.
+    pub(crate) async fn confirming_channel(&self, patience: Duration) -> Result<Channel, Why> {
+        let channel = within(patience, self.connection.create_channel()).await?;
+        within(patience, channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        Ok(channel)
+    }
+
+    /// Waits until it has ended, or this channel of it.
+    pub(crate) async fn ended_with(&self, channel: &Channel) {
+        while self.connection.status().connected() && channel.status().connected() {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Closes it, in good order if the broker takes part in that.
     pub(crate) async fn close(&self) {
         let _ = timeout(CLOSE, self.connection.close(200, "".into())).await;
         self.socket.cut();
+    }
+}
+
+/// Waits for a step of the broker, but no longer than this.
+pub(crate) async fn within<T>(
+    patience: Duration,
+    step: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, Why> {
+    match timeout(patience, step).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Why::new("the broker does not answer")),
     }
 }
 
@@ -192,11 +216,11 @@ impl Link {
     }
 
     async fn open_again_and_again(&self, nodes: &[Node]) {
-        let mut backoff = BACKOFF.0;
+        let mut backoff = Backoff::of_broker();
         for node in nodes.iter().cycle() {
             match connect(node, self.tls.as_ref()).await {
                 Ok(live) => {
-                    backoff = BACKOFF.0;
+                    backoff.reset();
                     self.opened.fetch_add(1, Relaxed);
                     let live = Arc::new(live);
                     self.tell.send_replace(State::Up(Arc::clone(&live)));
@@ -208,8 +232,7 @@ impl Link {
                     self.tell.send_replace(State::Down(Some(why)));
                 }
             }
-            sleep(jittered(backoff)).await;
-            backoff = (backoff * 2).min(BACKOFF.1);
+            backoff.rest().await;
         }
     }
 }

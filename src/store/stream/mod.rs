@@ -25,7 +25,7 @@ mod session;
 mod socket;
 
 pub(crate) use keeper::open;
-pub(crate) use link::{Link, Live as BrokerConnection};
+pub(crate) use link::{Link, Live as BrokerConnection, within};
 
 use crate::config::Node;
 use lapin::ErrorKind;

@@ -3,7 +3,7 @@
 use super::Why;
 use super::envelope::Kind;
 use super::keeper::{Closing, Start, Stream};
-use super::link::Live;
+use super::link::{Live, within};
 use super::outbox::MOST_RECORDS;
 use super::reader::{Came, Rejoined};
 use crate::clock::{now, wall};
@@ -12,9 +12,7 @@ use crate::store::{Logged, log_merged};
 use futures_util::StreamExt;
 use hapax_core::window::logged::{AtStore, BadBatch, Remember};
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Consumer};
 use std::collections::VecDeque;
@@ -23,7 +21,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 /// How long the broker has for each step of the preparation.
 const PREPARE: Duration = Duration::from_secs(5);
@@ -81,10 +79,9 @@ pub(super) struct Session {
 impl Session {
     /// Opens the channels, begins to consume, and publishes the mark.
     pub(super) async fn open(stream: &mut Stream, live: &Live) -> Result<Session, Why> {
-        let publisher = patient(live.connection.create_channel()).await?;
-        patient(publisher.confirm_select(ConfirmSelectOptions::default())).await?;
-        let channel = patient(live.connection.create_channel()).await?;
-        patient(channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
+        let publisher = live.confirming_channel(PREPARE).await?;
+        let channel = within(PREPARE, live.connection.create_channel()).await?;
+        within(PREPARE, channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
         let from = stream.reader.attach();
         let offset = match from {
             Some(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
@@ -95,7 +92,8 @@ impl Session {
         arguments.insert("x-stream-offset".into(), offset);
         let queue = stream.layout.name.as_str().into();
         let options = BasicConsumeOptions::default();
-        let consumer = patient(channel.basic_consume(queue, "hapax".into(), options, arguments)).await?;
+        let consumer =
+            within(PREPARE, channel.basic_consume(queue, "hapax".into(), options, arguments)).await?;
         let began = now();
         let mut session = Session {
             node: live.node.clone(),
@@ -452,13 +450,6 @@ async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-async fn patient<T>(step: impl Future<Output = lapin::Result<T>>) -> Result<T, Why> {
-    match timeout(PREPARE, step).await {
-        Ok(done) => Ok(done?),
-        Err(_) => Err(Why::new("the broker does not answer")),
     }
 }
 
