@@ -236,7 +236,9 @@ impl Probes {
         let mut frames = BytesMut::new();
         let header = header(channel);
         for question in &batch {
-            put_publish(&mut frames, channel, question);
+            // Names may be any bytes, so this does not use the protocol library.
+            let publish = emit::publish_payload(&question.exchange, &question.routing_key);
+            emit::raw_method(&mut frames, channel, &publish);
             frames.put_slice(&header);
         }
         out.push(frames.freeze());
@@ -289,20 +291,6 @@ fn close_ok(channel: ChannelId) -> Bytes {
 /// Returns the reply-code of a `channel.close`.
 fn code_of(payload: &[u8]) -> u16 {
     payload.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |code| u16::from_be_bytes(*code))
-}
-
-/// Appends a `basic.publish`. Names may be any bytes, so this does not use the protocol library.
-fn put_publish(frames: &mut BytesMut, channel: ChannelId, question: &Question) {
-    let mut publish = BytesMut::new();
-    publish.put_u16(MethodId::BASIC_PUBLISH.0);
-    publish.put_u16(MethodId::BASIC_PUBLISH.1);
-    publish.put_u16(0);
-    for name in [&question.exchange, &question.routing_key] {
-        publish.put_u8(u8::try_from(name.len()).unwrap_or(u8::MAX));
-        publish.put_slice(name);
-    }
-    publish.put_u8(0);
-    emit::raw_method(frames, channel, &publish);
 }
 
 /// Makes the content header of an empty message.

@@ -2,6 +2,7 @@
 //! answer to it be taken for the answer to another one.
 
 use super::WireError;
+use super::emit::push_shortstr;
 use super::field::Field;
 use super::method::MethodId;
 use super::reader::Reader;
@@ -13,13 +14,6 @@ fn fields_of(payload: &[u8]) -> Result<Reader<'_>, WireError> {
     let mut fields = Reader::new(payload);
     fields.take(4, "class and method id")?;
     Ok(fields)
-}
-
-/// Appends a short string. One of more than 255 octets is cut.
-fn push_shortstr(payload: &mut Vec<u8>, text: &[u8]) {
-    let text = text.get(..text.len().min(255)).unwrap_or_default();
-    payload.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
-    payload.extend_from_slice(text);
 }
 
 /// `queue.declare`: reserved-1 short, queue shortstr, bits passive, durable, exclusive, auto-delete, no-wait, arguments table.

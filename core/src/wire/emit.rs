@@ -46,6 +46,13 @@ pub fn frame(frame: &AMQPFrame) -> Bytes {
     written.map(|context| Bytes::from(context.into_inner().0)).unwrap_or_default()
 }
 
+/// Returns a method frame with this payload.
+pub fn method_of(channel: ChannelId, payload: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(payload.len() + OVERHEAD);
+    raw_method(&mut frame, channel, payload);
+    frame.freeze()
+}
+
 /// Appends a method frame with this payload.
 pub fn raw_method(out: &mut BytesMut, channel: ChannelId, payload: &[u8]) {
     raw(out, 1, channel, payload);
@@ -66,11 +73,7 @@ pub fn returned(
 ) {
     let MethodId(class, method) = MethodId::BASIC_RETURN;
     let mut payload: Vec<u8> = [class, method, code].iter().flat_map(|short| short.to_be_bytes()).collect();
-    for name in [text.as_bytes(), exchange, routing_key] {
-        let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
-        payload.push(len);
-        payload.extend(name.iter().take(usize::from(len)));
-    }
+    [text.as_bytes(), exchange, routing_key].iter().for_each(|name| push_shortstr(&mut payload, name));
     raw_method(out, channel, &payload);
 }
 
@@ -82,6 +85,13 @@ pub fn header_without_body(out: &mut BytesMut, channel: ChannelId, payload: &[u8
     if let Some(size) = out.get_mut(begin + 4..begin + 12).filter(|_| payload.len() >= 12) {
         size.fill(0);
     }
+}
+
+/// Appends a short string. One of more than 255 octets is cut.
+pub(super) fn push_shortstr(payload: &mut Vec<u8>, text: &[u8]) {
+    let len = u8::try_from(text.len()).unwrap_or(u8::MAX);
+    payload.push(len);
+    payload.extend(text.iter().take(usize::from(len)));
 }
 
 fn raw(out: &mut BytesMut, kind: u8, channel: ChannelId, payload: &[u8]) {
@@ -136,11 +146,8 @@ pub fn publish_payload(exchange: &[u8], routing_key: &[u8]) -> Vec<u8> {
     let mut payload = Vec::with_capacity(9 + exchange.len() + routing_key.len());
     let MethodId(class, method) = MethodId::BASIC_PUBLISH;
     payload.extend([class, method, 0].iter().flat_map(|short| short.to_be_bytes()));
-    for name in [exchange, routing_key] {
-        let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
-        payload.push(len);
-        payload.extend(name.iter().take(usize::from(len)));
-    }
+    push_shortstr(&mut payload, exchange);
+    push_shortstr(&mut payload, routing_key);
     payload.push(0);
     payload
 }

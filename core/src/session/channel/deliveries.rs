@@ -15,11 +15,11 @@ use crate::session::cx::Cx;
 use crate::session::guard::{Guard, Guarded, Then};
 use crate::session::inbound::{Chunk, Inbound, Whole};
 use crate::session::outbox::{Lane, Piece, View};
-use crate::wire::ChannelId;
 use crate::wire::consuming::{Cancel, Consume, Get, consumer_tag};
 use crate::wire::frame::FrameKind;
 use crate::wire::method::{MethodId, Settle};
 use crate::wire::properties::ContentHeader;
+use crate::wire::{ChannelId, emit};
 use std::collections::VecDeque;
 
 /// The name by which RabbitMQ's direct replies are consumed. It is no queue.
@@ -133,7 +133,7 @@ impl Deliveries {
             self.drawn += 1;
             let drawn = format!("hapax.ctag-{}", self.drawn);
             self.consumers.push(drawn.as_bytes(), no_ack, reads, nowait);
-            return Then::Instead(frames::raw(channel, &consume.with_tag(drawn.as_bytes())));
+            return Then::Instead(emit::method_of(channel, &consume.with_tag(drawn.as_bytes())));
         }
         // Without an answer nobody learns its tag. It counts as one that acks.
         if !tag.is_empty() || !nowait {

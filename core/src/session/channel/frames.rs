@@ -37,14 +37,7 @@ pub(super) fn close_ok(channel: ChannelId) -> Bytes {
 
 /// Makes a `basic.cancel` that the broker does not answer.
 pub(super) fn cancel(channel: ChannelId, tag: &[u8]) -> Bytes {
-    raw(channel, &Cancel::nowait(tag))
-}
-
-/// Makes a method with this payload.
-pub(super) fn raw(channel: ChannelId, payload: &[u8]) -> Bytes {
-    let mut frame = BytesMut::new();
-    emit::raw_method(&mut frame, channel, payload);
-    frame.freeze()
+    emit::method_of(channel, &Cancel::nowait(tag))
 }
 
 /// Makes the same method without these bits, which are in the last octet of its payload.

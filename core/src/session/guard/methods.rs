@@ -4,7 +4,7 @@ use crate::session::outbox::View;
 use crate::wire::method::MethodId;
 use crate::wire::{ChannelId, emit};
 use amq_protocol::protocol::{AMQPClass, tx};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 /// Makes a `tx.commit`.
 pub(super) fn commit(channel: ChannelId) -> Bytes {
@@ -17,7 +17,5 @@ pub(super) fn recover(channel: ChannelId, recover: View<'_>) -> Bytes {
     let bits = recover.payload().get(4..).unwrap_or_default();
     let mut payload = [class.to_be_bytes(), method.to_be_bytes()].concat();
     payload.extend_from_slice(bits);
-    let mut frame = BytesMut::new();
-    emit::raw_method(&mut frame, channel, &payload);
-    frame.freeze()
+    emit::method_of(channel, &payload)
 }
