@@ -63,10 +63,11 @@ const SHELL: Layers = &[
 /// Tools do not import each other, but what they share.
 const TOOLS: Layers = &[
     ("text", &[]),
+    ("chart", &["text"]),
     ("reach", &["text"]),
-    ("bench", &["text"]),
+    ("bench", &["text", "chart"]),
     ("demo", &["text"]),
-    ("simulate", &["text"]),
+    ("simulate", &["text", "chart"]),
     ("record", &["text", "reach"]),
     ("terminal", &["text", "reach"]),
     ("command", &["bench", "demo", "simulate", "record", "terminal", "reach"]),

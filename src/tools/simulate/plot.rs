@@ -1,10 +1,9 @@
 //! The grid as a picture: caught repeats against capacity, a line for each TTL.
-//!
-//! SVG only. A PNG would need a font at hand to draw its text with; an SVG leaves that to the program that shows it.
 
 use super::report::{ratio, trimmed};
 use super::study::Study;
-use crate::tools::text::{Span, exact_count};
+use crate::tools::chart::{self, Area, FONT, INK};
+use crate::tools::text::Span;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::error::Error;
@@ -12,26 +11,14 @@ use std::error::Error;
 const SIZE: (u32, u32) = (960, 560);
 /// To the right of it stands the legend.
 const CHART_WIDTH: u32 = 780;
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
-const GRID: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
 const TARGET: RGBColor = RGBColor(0xc0, 0x39, 0x2b);
 
 /// The picture as SVG text.
 pub(super) fn svg(study: &Study, repeats: u64, subtitle: &str) -> Result<String, Box<dyn Error>> {
-    let mut text = String::new();
-    {
-        let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        draw(&root, study, repeats, subtitle)?;
-        root.present()?;
-    }
-    Ok(text)
+    chart::svg(SIZE, |root| draw(root, study, repeats, subtitle))
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-
 fn draw(root: &Area<'_>, study: &Study, repeats: u64, subtitle: &str) -> Result<(), Box<dyn Error>> {
-    root.fill(&WHITE)?;
     let title = (FONT, 21).into_font().color(&INK);
     let small = (FONT, 13).into_font().color(&INK);
     root.draw_text("Repeats caught, by capacity and TTL", &title, (24, 16))?;
@@ -53,24 +40,8 @@ fn draw_chart(area: &Area<'_>, study: &Study, repeats: u64) -> Result<(), Box<dy
         .set_label_area_size(LabelAreaPosition::Bottom, 52)
         .margin_right(16)
         .build_cartesian_2d((least..most).log_scale(), 0.0..100.0)?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a cast from f64 saturates, and capacities are whole"
-    )]
-    let label = |capacity: &f64| exact_count(capacity.round() as usize);
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(GRID)
-        .axis_style(INK)
-        .x_desc("capacity (ids, logarithmic)")
-        .y_desc("caught (% of all repeats)")
-        .x_label_formatter(&label)
-        .y_label_formatter(&|percent| format!("{percent:.0} %"))
-        .label_style((FONT, 13).into_font().color(&INK))
-        .axis_desc_style((FONT, 14).into_font().color(&INK))
-        .draw()?;
+    let names = ("capacity (ids, logarithmic)", "caught (% of all repeats)");
+    chart::draw_axes(&mut chart, names, &|percent| format!("{percent:.0} %"))?;
     let target = study.terms.target * 100.0;
     chart.draw_series(DashedLineSeries::new(
         [(least, target), (most, target)],

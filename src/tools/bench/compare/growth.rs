@@ -7,7 +7,7 @@ use super::super::Error;
 use super::super::load::Load;
 use super::Extent;
 use super::files;
-use super::rows::{FILLING, RUN};
+use super::rows::{FILLING, RUN, cpu_of_put};
 use super::stand::{self, Process, Settings, put};
 use super::table::Pairs;
 use crate::tools::text::{exact_count, grouped};
@@ -68,7 +68,7 @@ struct Curve {
 
 /// Measures and prints.
 pub(in crate::tools::bench) fn run(args: &GrowthArgs) -> Result<(), Error> {
-    let extent = if args.quick { Extent { pairs: 3, divisor: 10 } } else { Extent { pairs: 3, divisor: 1 } };
+    let extent = Extent { pairs: 3, divisor: if args.quick { 10 } else { 1 } };
     let about = stand::about()?;
     let curves = [by_window(extent, args.quick)?, by_connections(extent)?];
     if let Some(file) = &args.svg {
@@ -125,14 +125,10 @@ fn point(
     haproxy: Option<&Process>,
     load: impl Fn(&Process) -> Load,
 ) -> Result<Point, Error> {
-    let run = |process: &Process| {
-        let load = load(process);
-        let (cpu, outcome) = process.cpu(|| put(&load))?;
-        Ok((cpu * 1e6 / extent.messages(RUN) as f64, outcome.rate()))
-    };
+    let run = |process: &Process| cpu_of_put(process, &load(process), extent.messages(RUN));
     let (mut cpu, mut rates) = (Pairs::default(), Vec::new());
     for _ in 0..extent.pairs {
-        let theirs = haproxy.map(run).transpose()?.map_or(1.0, |(cpu, _): (f64, f64)| cpu);
+        let theirs = haproxy.map(run).transpose()?.map_or(1.0, |(cpu, _)| cpu);
         let (ours, rate) = run(relay)?;
         cpu.push(ours, theirs);
         rates.push(rate);

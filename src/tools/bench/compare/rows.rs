@@ -78,17 +78,20 @@ pub(super) fn off(extent: Extent) -> Result<Row, Error> {
 /// Microseconds of processor time for each message, and messages per second.
 fn cpu_and_rate(extent: Extent, relay: &Process, haproxy: &Process) -> Result<(Pairs, Pairs), Error> {
     let count = extent.messages(RUN);
-    let run = |process: &Process| {
-        let (cpu, outcome) = process.cpu(|| put(&Load::new(process.target(), count)))?;
-        Ok((cpu * 1e6 / count as f64, outcome.rate()))
-    };
+    let run = |process: &Process| cpu_of_put(process, &Load::new(process.target(), count), count);
     let (mut cpu, mut rate) = (Pairs::default(), Pairs::default());
     for _ in 0..extent.pairs {
-        let (theirs, ours): ((f64, f64), (f64, f64)) = (run(haproxy)?, run(relay)?);
+        let (theirs, ours) = (run(haproxy)?, run(relay)?);
         cpu.push(ours.0, theirs.0);
         rate.push(ours.1, theirs.1);
     }
     Ok((cpu, rate))
+}
+
+/// Microseconds of processor time for each of the `count` messages of a load, and messages per second.
+pub(super) fn cpu_of_put(process: &Process, load: &Load, count: u64) -> Result<(f64, f64), Error> {
+    let (cpu, outcome) = process.cpu(|| put(load))?;
+    Ok((cpu * 1e6 / count as f64, outcome.rate()))
 }
 
 /// One figure of each, in turns.
@@ -200,8 +203,8 @@ pub(super) fn cpu_before_rabbit(extent: Extent, wanted: impl Fn(u8) -> bool) -> 
         }
         let count = extent.messages(count);
         let run = |process: &Process| {
-            let (cpu, _) = process.cpu(|| put(&Load { window, ..Load::new(process.target(), count) }))?;
-            Ok(cpu * 1e6 / count as f64)
+            let load = Load { window, ..Load::new(process.target(), count) };
+            cpu_of_put(process, &load, count).map(|(cpu, _)| cpu)
         };
         let pairs = alternate(extent, || run(&haproxy), || run(&relay))?;
         let goal = Goal::AtMost(most);

@@ -1,34 +1,23 @@
-//! The curves as a picture, side by side: SVG, as the picture of `hapax simulate`.
+//! The curves as a picture, side by side.
 
 use super::Curve;
-use crate::tools::text::exact_count;
-use plotters::coord::Shift;
+use crate::tools::chart::{self, Area, FONT, GRID, INK};
 use plotters::prelude::*;
 use std::error::Error;
 
 const SIZE: (u32, u32) = (1060, 440);
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
-const GRID: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
 const OURS: RGBColor = RGBColor(0x1f, 0x5f, 0xbf);
 const THEIRS: RGBColor = RGBColor(0x8a, 0x8a, 0x8a);
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-
 /// The picture as SVG text.
 pub(super) fn svg(curves: &[Curve; 2], about: &[String]) -> Result<String, Box<dyn Error>> {
-    let mut text = String::new();
-    {
-        let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        root.fill(&WHITE)?;
+    chart::svg(SIZE, |root| {
         let small = (FONT, 13).into_font().color(&INK);
         root.draw_text(&about.join("; "), &small, (24, 12))?;
         let (left, right) = root.margin(36, 8, 8, 8).split_horizontally(SIZE.0 / 2);
         draw(&left, &curves[0])?;
-        draw(&right, &curves[1])?;
-        root.present()?;
-    }
-    Ok(text)
+        draw(&right, &curves[1])
+    })
 }
 
 fn draw(area: &Area<'_>, curve: &Curve) -> Result<(), Box<dyn Error>> {
@@ -42,24 +31,8 @@ fn draw(area: &Area<'_>, curve: &Curve) -> Result<(), Box<dyn Error>> {
         .set_label_area_size(LabelAreaPosition::Bottom, 48)
         .margin_right(24)
         .build_cartesian_2d((least..most).log_scale(), 0.0..high * 1.15)?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "it saturates; sizes are whole"
-    )]
-    let label = |size: &f64| exact_count(size.round() as usize);
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(GRID)
-        .axis_style(INK)
-        .x_desc(format!("{} (logarithmic)", curve.size))
-        .y_desc("µs per message")
-        .x_label_formatter(&label)
-        .y_label_formatter(&|micros| format!("{micros:.1}"))
-        .label_style((FONT, 13).into_font().color(&INK))
-        .axis_desc_style((FONT, 14).into_font().color(&INK))
-        .draw()?;
+    let names = (&*format!("{} (logarithmic)", curve.size), "µs per message");
+    chart::draw_axes(&mut chart, names, &|micros| format!("{micros:.1}"))?;
     let compared = curve.points.iter().filter(|point| point.is_compared);
     let theirs: Vec<(f64, f64)> = compared.map(|point| (point.size as f64, point.cpu.theirs())).collect();
     let ours: Vec<(f64, f64)> =
