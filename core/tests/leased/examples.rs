@@ -65,32 +65,9 @@ impl Relay {
         reserve_one(&self.window, Key(key), now, &self.mailbox, Ticket(self.tickets))
     }
 
-    /// Writes and asks what there is, and takes the answers, until there is nothing more.
-    fn serve(&self, redis: &mut Redis, now: Instant) {
-        loop {
-            let records = self.window.log().take(100);
-            let questions = self.window.take_questions(100);
-            if records.is_none() && questions.is_empty() {
-                return;
-            }
-            if let Some((records, position)) = records {
-                for record in &records {
-                    redis.execute(write(&self.window, record, now), now);
-                    self.window.set_generation(redis.generation);
-                }
-                self.window.log().written(position, now);
-            }
-            for question in questions {
-                let (value, life) = (self.window.value(&question), self.window.lease_time(question.lease));
-                let answer = redis.execute(Command::Ask(question.clone(), value, life), now);
-                self.window.answer(&question, answer, now);
-            }
-        }
-    }
-
     /// Serves, and takes the one letter.
     fn letter(&self, redis: &mut Redis, now: Instant) -> Verdict {
-        self.serve(redis, now);
+        redis.serve(&self.window, now);
         let mut letters = self.mailbox.take();
         assert_eq!(letters.len(), 1, "{letters:?}");
         letters.pop().unwrap().1
@@ -123,7 +100,7 @@ impl Relay {
     fn store(&mut self, key: u128, redis: &mut Redis, now: Instant) {
         let reservation = self.fresh(key, redis, now);
         let committed = reservation.commit(now, Memo::new(TTL, BodyDigest::of(b"body")));
-        self.serve(redis, now);
+        redis.serve(&self.window, now);
         assert!(is_remembered(&committed));
     }
 
@@ -173,7 +150,7 @@ fn what_one_relay_has_stored_is_a_duplicate_at_the_other_and_needs_no_second_que
     assert_eq!((other.accounting.recovered(), other.accounting.fresh()), (1, 0));
     let over = now + TTL;
     other.fresh(7, &mut redis, over).forget(ForgetCause::Nack);
-    one.serve(&mut redis, over);
+    redis.serve(&one.window, over);
     [&one, &other].into_iter().for_each(Relay::adds_up);
 }
 
@@ -186,7 +163,7 @@ fn a_client_is_acked_when_redis_has_the_id() {
     assert!(!is_remembered(&committed) && redis.value(7, now) == Some('L'));
     // Nobody hears of a duplicate before that, either.
     let Verdict::InFlight(wait) = one.ask(7, now) else { panic!("not in flight") };
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     assert!(is_remembered(&committed) && redis.value(7, now) == Some('S'));
     assert!(matches!(one.mailbox.take().pop(), Some((_, Verdict::Duplicate(_)))));
     drop(wait);
@@ -211,9 +188,9 @@ fn a_publish_waits_for_the_one_at_another_relay() {
         } else {
             first.forget(ForgetCause::Nack);
         }
-        one.serve(&mut redis, again_at);
+        redis.serve(&one.window, again_at);
         other.window.handle_timeout(again_at);
-        other.serve(&mut redis, again_at);
+        redis.serve(&other.window, again_at);
         let mut letters = other.mailbox.take();
         if is_stored {
             assert!(letters.len() == 2 && letters.iter().all(|(_, verdict)| is_duplicate(verdict)));
@@ -223,7 +200,7 @@ fn a_publish_waits_for_the_one_at_another_relay() {
             assert!(matches!(last, Verdict::InFlight(_)));
             let promoted = fresh(letters.pop().unwrap().1);
             let _ = promoted.commit(again_at, TTL);
-            other.serve(&mut redis, again_at);
+            redis.serve(&other.window, again_at);
             assert!(matches!(other.mailbox.take().pop(), Some((_, Verdict::Duplicate(_)))));
         }
         drop((wait, second));
@@ -267,11 +244,11 @@ fn a_lease_is_renewed_for_as_long_as_its_publish_is_in_flight() {
     while time < now + 5 * LEASE {
         time += one.window.renews_every();
         one.window.handle_timeout(time);
-        one.serve(&mut redis, time);
+        redis.serve(&one.window, time);
     }
     drop(other.elsewhere(7, &mut redis, time));
     let _ = first.commit(time, TTL);
-    one.serve(&mut redis, time);
+    redis.serve(&one.window, time);
     assert_eq!(one.window.leases(), 0);
 }
 
@@ -308,7 +285,7 @@ fn a_rollback_removes_no_lease_of_another_relay() {
     let later = now + LEASE;
     let second = other.fresh(7, &mut redis, later);
     stopped.forget(ForgetCause::Nack);
-    one.serve(&mut redis, later);
+    redis.serve(&one.window, later);
     drop(third.elsewhere(7, &mut redis, later));
     // Nor does an earlier lease of the same relay remove a later one.
     second.forget(ForgetCause::Nack);
@@ -332,9 +309,9 @@ fn what_is_stored_is_seen_even_if_the_lease_has_ended() {
     let later = now + LEASE;
     let second = other.fresh(7, &mut redis, later);
     let _ = stopped.commit(later, TTL);
-    one.serve(&mut redis, later);
+    redis.serve(&one.window, later);
     second.forget(ForgetCause::Nack);
-    other.serve(&mut redis, later);
+    redis.serve(&other.window, later);
     assert_eq!(redis.value(7, later), Some('S'));
     assert!(matches!(other.publish(7, &mut redis, later), Verdict::Duplicate(_)));
 }
@@ -351,15 +328,15 @@ fn a_publish_without_confirms_takes_over_from_another_relay() {
     wait.answered();
     // The first does not come to its end; that changes nothing.
     first.forget(ForgetCause::Nack);
-    one.serve(&mut redis, now + MS);
+    redis.serve(&one.window, now + MS);
     drop(one.elsewhere(7, &mut redis, now + MS));
     let _ = second.commit(now + MS, TTL);
-    other.serve(&mut redis, now + MS);
+    redis.serve(&other.window, now + MS);
     // A take-over of what was stored in the meantime is a duplicate.
     let third = one.fresh(8, &mut redis, now);
     let wait = other.elsewhere(8, &mut redis, now);
     let _ = third.commit(now, Memo::new(TTL, BodyDigest::of(b"body")));
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     let _ = wait.take_over(now, now + MS);
     assert!(is_duplicate(&other.letter(&mut redis, now + MS)));
     wait.answered();
@@ -373,17 +350,17 @@ fn a_republish_is_no_duplicate_at_any_relay_and_its_retry_waits_for_it() {
     one.store(7, &mut redis, now);
     let again = Arc::clone(&one.window).republish(Key(7).into(), now);
     assert!(!again.beside);
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     let wait = other.elsewhere(7, &mut redis, now);
     let _ = again.reservation.commit(now, Memo::new(TTL, BodyDigest::of(b"body")));
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     other.window.handle_timeout(now + 5 * MS);
     assert!(is_duplicate(&other.letter(&mut redis, now + 5 * MS)));
     wait.answered();
     // One that is not stored leaves nothing.
     let again = Arc::clone(&one.window).republish(Key(7).into(), now);
     again.reservation.forget(ForgetCause::Nack);
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     assert_eq!(redis.value(7, now), None);
     [&one, &other].into_iter().for_each(Relay::adds_up);
 }
@@ -398,11 +375,11 @@ fn a_republish_is_unknown_when_it_is_not_stored_also_if_the_record_before_came_l
         [1, 2, 3].map(|id| Relay::with(id, Rules::named("orders"), policy, now));
     let _ = one.fresh(7, &mut redis, now).commit(now, TTL);
     let again = Arc::clone(&other.window).republish(Key(7).into(), now);
-    other.serve(&mut redis, now);
-    one.serve(&mut redis, now);
+    redis.serve(&other.window, now);
+    redis.serve(&one.window, now);
     assert_eq!((again.beside, redis.value(7, now)), (false, Some('S')));
     again.reservation.forget(ForgetCause::Nack);
-    other.serve(&mut redis, now);
+    redis.serve(&other.window, now);
     third.fresh(7, &mut redis, now).forget(ForgetCause::Nack);
     [&one, &other, &third].into_iter().for_each(Relay::adds_up);
 }
@@ -417,14 +394,14 @@ fn what_is_forgotten_or_disowned_here_is_forgotten_there_and_a_lease_is_not() {
             true => one.window.disown(Key(7).into(), now),
             false => assert_eq!(one.window.forget(Key(7).into(), now), Some(true)),
         }
-        one.serve(&mut redis, now);
+        redis.serve(&one.window, now);
         assert_eq!(redis.value(7, now), None);
         let held = other.fresh(7, &mut redis, now);
         assert_eq!(one.window.forget(Key(7).into(), now), Some(false));
-        one.serve(&mut redis, now);
+        redis.serve(&one.window, now);
         assert_eq!(redis.value(7, now), Some('L'));
         held.forget(ForgetCause::Nack);
-        other.serve(&mut redis, now);
+        redis.serve(&other.window, now);
     }
 }
 
@@ -435,16 +412,16 @@ fn a_flush_makes_every_record_unknown_and_no_lease() {
     one.store(7, &mut redis, now);
     let held = other.fresh(8, &mut redis, now);
     one.window.flush(now);
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     one.store(7, &mut redis, now);
     drop(one.elsewhere(8, &mut redis, now));
     // The other one has not heard of it, but takes what was stored later for seen.
     assert!(is_duplicate(&other.publish(7, &mut redis, now)));
     let _ = held.commit(now, TTL);
-    other.serve(&mut redis, now);
+    redis.serve(&other.window, now);
     // A record of the generation before counts as nothing.
     let seen = one.fresh(9, &mut redis, now).commit(now, TTL);
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     assert!(is_remembered(&seen));
     other.window.set_generation(2);
     other.fresh(9, &mut redis, now).forget(ForgetCause::Nack);
@@ -461,7 +438,7 @@ fn a_duplicate_with_another_body_tells_so_and_replaces_the_record() {
     let ask = Ask { claim: Key(7).into(), ticket: Ticket(99) };
     let verdict = Arc::clone(&other.window).supersede(ask, body, now, &other.mailbox);
     let _ = fresh(verdict).commit(now, Memo::new(TTL, body));
-    other.serve(&mut redis, now);
+    redis.serve(&other.window, now);
     let mut third = Relay::new(3, now);
     assert!(matches!(third.publish(7, &mut redis, now), Verdict::Duplicate(stored) if stored == body));
     other.adds_up();
@@ -490,7 +467,7 @@ fn a_silent_redis_stops_nobody_who_goes_on_without_it() {
     assert!(one.window.take_questions(10).is_empty());
     // When it is back, it is told.
     one.window.works(now);
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     let mut other = Relay::new(2, now);
     for key in [7, 8, 9] {
         assert!(matches!(other.publish(key, &mut redis, now), Verdict::Duplicate(_)));
@@ -515,7 +492,7 @@ fn a_silent_redis_is_waited_for_by_those_who_refuse() {
     assert_eq!(unremembered.overdue(now), OverdueCommit::WaitOn);
     assert_eq!(one.window.store(now).unwrap().waiting_publishes, 2);
     one.window.works(now);
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     let kinds: Vec<&str> = one.mailbox.take().iter().map(|(_, verdict)| kind(verdict)).collect();
     assert_eq!(kinds, ["fresh", "duplicate"]);
     assert!(unremembered.is_remembered());
@@ -531,7 +508,7 @@ fn a_lease_that_ended_while_redis_was_silent_is_got_again() {
     one.window.failed(Vec::new(), now);
     let later = now + 2 * LEASE;
     one.window.works(later);
-    one.serve(&mut redis, later);
+    redis.serve(&one.window, later);
     drop(other.elsewhere(7, &mut redis, later));
     drop(held);
 }
@@ -565,10 +542,10 @@ fn an_answer_that_is_lost_costs_nothing() {
     drop(fresh(one.letter(&mut redis, now)));
     wait.answered();
     // Nobody waits any more: the lease is given back.
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     let Verdict::Pending(wait) = one.ask(8, now) else { panic!("not pending") };
     drop(wait);
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     assert_eq!((redis.leases(now), one.window.leases()), (0, 0));
 }
 
@@ -618,7 +595,7 @@ fn a_lease_is_given_back_after_an_outage_if_its_publish_was_nacked_meanwhile() {
             one.window.failed(Vec::new(), now);
             assert_eq!(redis.value(7, now), Some('L'));
             one.window.works(now);
-            one.serve(&mut redis, now);
+            redis.serve(&one.window, now);
             assert_eq!(redis.value(7, now), None, "{in_doubt:?} {lost:?}");
             let later = now + LEASE;
             other.fresh(7, &mut redis, later).forget(ForgetCause::Nack);
@@ -637,10 +614,10 @@ fn a_lease_whose_answer_was_lost_is_held() {
     wait.answered();
     let reservation = fresh(one.mailbox.take().pop().unwrap().1);
     one.window.works(now);
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     drop(other.elsewhere(7, &mut redis, now));
     let _ = reservation.commit(now, TTL);
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     assert_eq!((redis.value(7, now), one.window.leases()), (Some('S'), 0));
     // Nobody waits for it any more when the answer is lost.
     let Verdict::Pending(wait) = one.ask(8, now) else { panic!("not pending") };
@@ -648,7 +625,7 @@ fn a_lease_whose_answer_was_lost_is_held() {
     drop(wait);
     one.window.failed(questions, now);
     one.window.works(now);
-    one.serve(&mut redis, now);
+    redis.serve(&one.window, now);
     assert_eq!((redis.leases(now), one.window.leases()), (0, 0));
 }
 
@@ -662,7 +639,7 @@ fn an_id_whose_time_is_over_leaves_no_lease() {
         let [mut one, mut other] = [1, 2].map(|id| Relay::with(id, rules.clone(), SYNC, now));
         let _ = one.fresh(7, &mut redis, now).commit(now, ttl);
         let held = one.fresh(8, &mut redis, now);
-        one.serve(&mut redis, now + 5 * MS);
+        redis.serve(&one.window, now + 5 * MS);
         assert_eq!(redis.value(7, now + 5 * MS), None);
         other.fresh(7, &mut redis, now + LEASE).forget(ForgetCause::Nack);
         // The lease of another relay stays.

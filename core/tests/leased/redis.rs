@@ -3,8 +3,9 @@
 
 use hapax_core::window::leased::{Answer, LeasedWindow, Question, Request};
 use hapax_core::window::logged::{Record, What};
-use hapax_core::window::{Claim, Key, OnGap, ProducerKey, Refusal};
+use hapax_core::window::{Claim, Key, Listener, OnGap, ProducerKey, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A command on its way, with all that it needs: the relay that has sent it may be dead when it is executed.
@@ -35,11 +36,7 @@ pub enum Command {
 }
 
 /// Makes the command of a record, as the shell does.
-pub fn write(
-    window: &LeasedWindow<impl hapax_core::window::Listener>,
-    record: &Record,
-    now: Instant,
-) -> Command {
+pub fn write(window: &LeasedWindow<impl Listener + ?Sized>, record: &Record, now: Instant) -> Command {
     let of = |claim: &Claim| {
         let key = claim.key();
         key.octets()
@@ -89,6 +86,28 @@ impl Redis {
     /// An empty one, for windows with this rule.
     pub fn of(on_gap: OnGap) -> Redis {
         Redis { refuses_gaps: on_gap == OnGap::Reject, ..Redis::default() }
+    }
+
+    /// Does what a relay writes and asks, and gives it the answers, until there is nothing more.
+    pub fn serve<L: Listener + ?Sized>(&mut self, window: &Arc<LeasedWindow<L>>, now: Instant) {
+        loop {
+            let (records, questions) = (window.log().take(100), window.take_questions(100));
+            if records.is_none() && questions.is_empty() {
+                return;
+            }
+            if let Some((records, position)) = records {
+                for record in &records {
+                    self.execute(write(window, record, now), now);
+                    window.set_generation(self.generation);
+                }
+                window.log().written(position, now);
+            }
+            for question in questions {
+                let (value, life) = (window.value(&question), window.lease_time(question.lease));
+                let answer = self.execute(Command::Ask(question.clone(), value, life), now);
+                window.answer(&question, answer, now);
+            }
+        }
     }
 
     pub fn get(&mut self, key: [u8; Key::OCTETS], now: Instant) -> Option<Vec<u8>> {

@@ -1,7 +1,8 @@
-//! Transcripts with numbers. There are two relays and one Redis. Each test says what a publish of a producer is told.
+//! Transcripts with numbers. There are two relays and one Redis, and each test says which verdicts the publishes of a producer get.
 
 use super::base;
-use super::redis::{Command, Redis, write};
+use super::examples::SYNC;
+use super::redis::Redis;
 use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::logged::RelayId;
@@ -16,9 +17,6 @@ use std::time::{Duration, Instant};
 
 const TTL: Duration = Duration::from_secs(600);
 const LEASE: Duration = Duration::from_secs(10);
-const SYNC: StorePolicy =
-    StorePolicy { remember: Remember::Sync, delay: Duration::from_millis(1), on_outage: OnOutage::Continue };
-
 fn claim(epoch: u64, number: u64) -> Claim {
     Claim::Sequence { producer: ProducerKey::new(Key(7 << 40)), epoch, number }
 }
@@ -50,32 +48,12 @@ impl Relay {
         Relay { window, accounting, mailbox: Arc::default(), tickets: 0, now }
     }
 
-    fn serve(&self, redis: &mut Redis) {
-        loop {
-            let (records, questions) = (self.window.log().take(100), self.window.take_questions(100));
-            if records.is_none() && questions.is_empty() {
-                return;
-            }
-            if let Some((records, position)) = records {
-                for record in &records {
-                    redis.execute(write(&self.window, record, self.now), self.now);
-                }
-                self.window.log().written(position, self.now);
-            }
-            for question in questions {
-                let (value, life) = (self.window.value(&question), self.window.lease_time(question.lease));
-                let answer = redis.execute(Command::Ask(question.clone(), value, life), self.now);
-                self.window.answer(&question, answer, self.now);
-            }
-        }
-    }
-
     fn ask(&mut self, epoch: u64, number: u64, redis: &mut Redis) -> Verdict {
         self.tickets += 1;
         let claim = claim(epoch, number);
         match reserve_one(&self.window, claim, self.now, &self.mailbox, Ticket(self.tickets)) {
             Verdict::Pending(wait) => {
-                self.serve(redis);
+                redis.serve(&self.window, self.now);
                 wait.answered();
                 let mut letters = self.mailbox.take();
                 assert_eq!(letters.len(), 1, "{letters:?}");
@@ -104,7 +82,7 @@ impl Relay {
         match self.ask(epoch, number, redis) {
             Verdict::Fresh(reservation) => {
                 drop(reservation.commit(self.now, TTL));
-                self.serve(redis);
+                redis.serve(&self.window, self.now);
                 true
             }
             Verdict::Duplicate(_) => false,
@@ -148,14 +126,14 @@ fn a_number_in_flight_elsewhere_is_waited_for() {
     let reservation = one.fresh(0, 1, &mut redis);
     let wait = other.waits(0, 1, &mut redis);
     reservation.forget(ForgetCause::Nack);
-    one.serve(&mut redis);
+    redis.serve(&one.window, one.now);
     other.now += Duration::from_secs(1);
     other.window.handle_timeout(other.now);
-    other.serve(&mut redis);
+    redis.serve(&other.window, other.now);
     wait.answered();
     let Some((_, Verdict::Fresh(promoted))) = other.mailbox.take().pop() else { panic!("not promoted") };
     drop(promoted.commit(other.now, TTL));
-    other.serve(&mut redis);
+    redis.serve(&other.window, other.now);
     assert!(!one.publish(0, 1, &mut redis));
 }
 
@@ -178,9 +156,9 @@ fn an_epoch_that_begins_at_one_relay_shuts_the_old_one_out_at_the_other_at_once(
     assert_eq!(one.accounting.stale(), 1);
     // A message in flight under the old epoch has its outcome, and changes nothing.
     drop(late.commit(one.now, TTL));
-    one.serve(&mut redis);
+    redis.serve(&one.window, one.now);
     drop(begins.commit(other.now, TTL));
-    other.serve(&mut redis);
+    redis.serve(&other.window, other.now);
     assert!(!one.publish(2, 1, &mut redis) && one.publish(2, 3, &mut redis));
     assert_eq!(one.refusal(1, 3, &mut redis), Refusal::Stale);
     assert_eq!(redis.leases(one.now), 0);
@@ -203,10 +181,10 @@ fn a_forgotten_producer_is_forgotten_in_redis() {
     assert!(one.publish(8, 1, &mut redis));
     let Claim::Sequence { producer, .. } = claim(0, 0) else { panic!() };
     assert_eq!(one.window.forget_producer(producer, one.now), Some(true));
-    one.serve(&mut redis);
+    redis.serve(&one.window, one.now);
     assert!(other.publish(0, 1, &mut redis), "an epoch that was drawn too high is forgotten, too");
     Inspect::forget(&*other.window, claim(0, 1), other.now);
-    other.serve(&mut redis);
+    redis.serve(&other.window, other.now);
     assert!(matches!(one.window.find(claim(0, 1), one.now), Some(Found::Unknown)));
     assert!(one.publish(0, 1, &mut redis));
 }

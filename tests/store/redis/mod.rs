@@ -125,11 +125,14 @@ fn assert_each_once(queue: &BTreeMap<String, usize>, ids: &[String]) {
 
 #[test]
 fn two_relays_let_each_id_through_once() {
+    each_passes_once("redis-two", "", 1_000);
+}
+
+/// Two relays get so many publishes, twice each. Each message passes once, also after both relays were killed. Returns the Redis and the relays.
+fn each_passes_once(test: &str, window: &str, count: usize) -> Option<(Server, Stage)> {
     let redis = Server::start();
-    let Some(mut stage) = Stage::new("redis-two", 2, &config(&redis, &redis.url(), "")) else {
-        return;
-    };
-    let ids = ids("a", 1_000);
+    let mut stage = Stage::new(test, 2, &config(&redis, &redis.url(), window))?;
+    let ids = ids("a", count);
     thread::scope(|scope| {
         for relay in [0, 1, 0, 1] {
             let (stage, ids) = (&stage, &ids);
@@ -137,11 +140,12 @@ fn two_relays_let_each_id_through_once() {
         }
     });
     assert_each_once(&stage.queue(), &ids);
-    // Both are killed. What was stored is known to them when they come back.
+    // When they come back, both know what was stored.
     stage.relays.iter_mut().for_each(Relay::restart);
     stage.publish(0, &ids);
     stage.publish(1, &ids);
     assert_eq!(stage.queue().len(), 0);
+    Some((redis, stage))
 }
 
 /// How many relays are killed at a time. A round waits for the leases of the killed relay, a second each time.

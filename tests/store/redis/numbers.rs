@@ -1,9 +1,8 @@
 //! Sequences in Redis: `id = "sequence"` and `store = "redis"`.
 
 use super::server::Server;
-use super::{PATIENCE, REFUSE, Stage, assert_each_once, config, ids, killed};
+use super::{PATIENCE, REFUSE, Stage, assert_each_once, config, each_passes_once, ids, killed};
 use crate::e2e::kills::Plan;
-use crate::e2e::relay::Relay;
 use crate::e2e::retry::{self, Rng};
 use crate::e2e::wait;
 use std::collections::BTreeSet;
@@ -13,24 +12,8 @@ const NUMBERS: &str = "id = \"sequence\"";
 
 #[test]
 fn two_relays_let_each_number_through_once() {
-    let redis = Server::start();
     let window = format!("{NUMBERS}\n{REFUSE}");
-    let Some(mut stage) = Stage::new("redis-numbers", 2, &config(&redis, &redis.url(), &window)) else {
-        return;
-    };
-    let ids = ids("a", 1_500);
-    thread::scope(|scope| {
-        for relay in [0, 1, 0, 1] {
-            let (stage, ids) = (&stage, &ids);
-            scope.spawn(move || stage.publish(relay, ids));
-        }
-    });
-    assert_each_once(&stage.queue(), &ids);
-    // Both are killed. What was stored is known to them when they come back.
-    stage.relays.iter_mut().for_each(Relay::restart);
-    stage.publish(0, &ids);
-    stage.publish(1, &ids);
-    assert_eq!(stage.queue().len(), 0);
+    let Some((redis, _relays)) = each_passes_once("redis-numbers", &window, 1_500) else { return };
     let keys = redis.cli(&["KEYS", "hapax:orders:*"]);
     assert_eq!(keys.lines().count(), 1, "one producer: {keys}");
     let bytes: usize = redis.cli(&["MEMORY", "USAGE", keys.trim()]).trim().parse().unwrap_or(0);
