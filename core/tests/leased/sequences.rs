@@ -8,8 +8,7 @@ use hapax_core::window::engine::EngineKind;
 use hapax_core::window::logged::RelayId;
 use hapax_core::window::{
     Claim, ForgetCause, Found, Inspect, Key, KeyMaker, LeasedWindow, Limits, Mailbox, Mode, Numbering, OnGap,
-    OnOutage, ProducerKey, Refusal, Remember, Reservation, Rules, StorePolicy, Ticket, Verdict, Wait,
-    reserve_one,
+    ProducerKey, Refusal, Reservation, Rules, Ticket, Verdict, Wait, reserve_one,
 };
 use hapax_core::wire::IdSource;
 use std::sync::Arc;
