@@ -75,8 +75,8 @@ impl Ghost {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let slots: usize = self.tables.iter().map(|table| table.slots.capacity()).sum();
-        slots * size_of::<u32>() + self.tables.capacity() * size_of::<Table>()
+        let buckets: usize = self.tables.iter().map(|table| table.buckets.capacity()).sum();
+        buckets * size_of::<Bucket>() + self.tables.capacity() * size_of::<Table>()
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -85,8 +85,9 @@ impl Ghost {
 
     /// Returns the expected number of slots with the fingerprint of a key that is not here.
     pub(super) fn mistakes(&self) -> f64 {
-        let in_table =
-            |table: &Table| table.len as f64 / table.buckets as f64 / f64::from(1_u32 << FINGERPRINT_BITS);
+        let in_table = |table: &Table| {
+            table.len as f64 / table.buckets.len() as f64 / f64::from(1_u32 << FINGERPRINT_BITS)
+        };
         self.tables.iter().map(in_table).sum()
     }
 
@@ -113,11 +114,11 @@ impl Ghost {
             n > last || table.len > 0
         });
         while self.slots() > layout.most {
-            let Some(table) = self.tables.iter_mut().max_by_key(|table| table.buckets) else { break };
-            if table.buckets * SLOTS <= FIRST {
+            let Some(table) = self.tables.iter_mut().max_by_key(|table| table.buckets.len()) else { break };
+            if table.slots() <= FIRST {
                 break;
             }
-            self.dropped += if table.buckets % 2 == 0 {
+            self.dropped += if table.buckets.len() % 2 == 0 {
                 table.halve(now)
             } else {
                 std::mem::replace(table, Table::new(layout, FIRST, now)).len as u64
@@ -130,7 +131,7 @@ impl Ghost {
             }
         } else if table.is_too_large(now) && !self.begin(layout, now) {
             // Half of the memory of a sample is enough for all keys.
-            if let Some(table) = self.tables.last_mut().filter(|table| table.buckets % 2 == 0) {
+            if let Some(table) = self.tables.last_mut().filter(|table| table.buckets.len() % 2 == 0) {
                 self.dropped += table.halve(now);
             }
             self.begin(layout, now);
@@ -146,9 +147,7 @@ impl Ghost {
     /// Reads the slots in which the key would be searched. The result has no meaning. A batch of keys does this first,
     /// so that all of its cache misses overlap.
     pub(super) fn warm(&self, spread: u64) -> u32 {
-        self.tables
-            .iter()
-            .fold(0, |sum, table| sum ^ table.bucket(spread).first().copied().unwrap_or_default())
+        self.tables.iter().fold(0, |sum, table| sum ^ table.bucket(spread).map_or(0, |bucket| bucket[0]))
     }
 
     /// Adds a key that was evicted early. If the key is still here, its time is not extended: a larger window would
@@ -187,7 +186,7 @@ impl Ghost {
     }
 
     fn slots(&self) -> usize {
-        self.tables.iter().map(|table| table.buckets * SLOTS).sum()
+        self.tables.iter().map(Table::slots).sum()
     }
 
     /// Begins a larger table if there is memory for it. Otherwise, a full one goes on with half of its keys.
@@ -216,7 +215,7 @@ impl Ghost {
     /// Returns the slots of the next table, if there is memory for one that is large enough.
     fn next_slots(&self, layout: GhostLayout) -> Option<usize> {
         let Some(table) = self.tables.last() else { return Some(FIRST) };
-        let slots = table.buckets * SLOTS;
+        let slots = table.slots();
         let (least, wanted) = match table.uses(GROWS) {
             true => (slots * 3 / 2, slots * GROWTH),
             false => (FIRST, (table.demand() * GROWTH).max(FIRST)),
@@ -228,14 +227,16 @@ impl Ghost {
     }
 }
 
+/// The slots of one cache line. Zero is an empty slot.
+type Bucket = [u32; SLOTS];
+
 #[derive(Debug)]
 struct Table {
     layout: GhostLayout,
     /// Only keys whose fingerprint ends in this many zero bits are kept.
     level: u32,
-    /// Zero is an empty slot. The program's allocator puts it on a page, so that a bucket is one cache line.
-    slots: Vec<u32>,
-    buckets: usize,
+    /// The program's allocator puts them on a page, so that a bucket is one cache line.
+    buckets: Vec<Bucket>,
     /// slots in use, including expired ones that were not removed yet
     len: usize,
     /// the tick at which the table was made, or made smaller, and that of the last [`Table::advance`]
@@ -250,21 +251,24 @@ struct Table {
 
 impl Table {
     fn new(layout: GhostLayout, slots: usize, now: Stamp) -> Table {
-        let buckets = slots.div_ceil(SLOTS).max(1);
         // The memory is zeroed, so the kernel only provides the pages that are written to.
-        let slots = vec![0_u32; buckets * SLOTS];
+        let buckets = vec![[0; SLOTS]; slots.div_ceil(SLOTS).max(1)];
         let at = layout.tick(now);
-        Table { layout, level: 0, slots, buckets, len: 0, born: at, begun: at, at, steps: 0, cursor: 0 }
+        Table { layout, level: 0, buckets, len: 0, born: at, begun: at, at, steps: 0, cursor: 0 }
+    }
+
+    fn slots(&self) -> usize {
+        self.buckets.len() * SLOTS
     }
 
     /// Returns true if this many hundredths of the slots are in use.
     fn uses(&self, hundredths: usize) -> bool {
-        self.level < MOST_LEVEL && self.len * 100 >= self.buckets * SLOTS * hundredths
+        self.level < MOST_LEVEL && self.len * 100 >= self.slots() * hundredths
     }
 
     /// Removes the expired keys. Returns true if this many hundredths of the slots are in use without them.
     fn still_uses(&mut self, hundredths: usize, now: Stamp) -> bool {
-        self.sweep(0..self.buckets, self.layout.tick(now), 0);
+        self.sweep(0..self.buckets.len(), self.layout.tick(now), 0);
         self.uses(hundredths)
     }
 
@@ -276,7 +280,7 @@ impl Table {
     /// Returns true if a smaller table, or one with a lower level, is enough. A table that is younger than a TTL is
     /// still filling.
     fn is_too_large(&self, now: Stamp) -> bool {
-        let slots = self.buckets * SLOTS;
+        let slots = self.slots();
         let is_old = self.layout.tick(now).saturating_sub(self.begun) > self.layout.lifetime();
         is_old && slots > FIRST && self.demand() * if self.level > 0 { GROWTH } else { SPARSE } < slots
     }
@@ -286,7 +290,7 @@ impl Table {
         self.level += 1;
         let (now, level) = (self.layout.tick(now), self.level);
         let (mut emptied, mut dropped) = (0, 0);
-        for slot in &mut self.slots {
+        for slot in self.buckets.as_flattened_mut() {
             if *slot != 0 && !is_in_sample(*slot, level) {
                 dropped += u64::from(is_live(*slot, now));
                 *slot = 0;
@@ -301,26 +305,12 @@ impl Table {
     /// keys were dropped.
     fn halve(&mut self, now: Stamp) -> u64 {
         let mut dropped = self.thin_out(now);
-        let mut half = Table::new(self.layout, self.buckets / 2 * SLOTS, now);
+        let mut half = Table::new(self.layout, self.slots() / 2, now);
         (half.level, half.begun) = (self.level, self.begun);
         let tick = self.layout.tick(now);
-        for bucket in 0..self.buckets {
-            let from = bucket * SLOTS;
-            let to = (bucket / 2).min(half.buckets - 1) * SLOTS;
-            for slot in self
-                .slots
-                .get(from..from + SLOTS)
-                .unwrap_or_default()
-                .iter()
-                .filter(|slot| is_live(**slot, tick))
-            {
-                match half
-                    .slots
-                    .get_mut(to..to + SLOTS)
-                    .unwrap_or_default()
-                    .iter_mut()
-                    .find(|slot| **slot == 0)
-                {
+        for (from, to) in self.buckets.chunks(2).zip(&mut half.buckets) {
+            for slot in from.iter().flatten().filter(|slot| is_live(**slot, tick)) {
+                match to.iter_mut().find(|slot| **slot == 0) {
                     Some(free) => {
                         *free = *slot;
                         half.len += 1;
@@ -333,26 +323,27 @@ impl Table {
         dropped
     }
 
+    #[inline]
     fn index(&self, spread: u64) -> usize {
-        let scaled = ((spread & 0xFFFF_FFFF) * self.buckets as u64) >> 32;
-        usize::try_from(scaled).unwrap_or_default() * SLOTS
+        let scaled = ((spread & 0xFFFF_FFFF) * self.buckets.len() as u64) >> 32;
+        usize::try_from(scaled).unwrap_or_default()
     }
 
-    fn bucket(&self, spread: u64) -> &[u32] {
+    #[inline]
+    fn bucket(&self, spread: u64) -> Option<&Bucket> {
+        self.buckets.get(self.index(spread))
+    }
+
+    #[inline]
+    fn bucket_mut(&mut self, spread: u64) -> Option<&mut Bucket> {
         let index = self.index(spread);
-        self.slots.get(index..index + SLOTS).unwrap_or_default()
+        self.buckets.get_mut(index)
     }
 
-    fn bucket_mut(&mut self, spread: u64) -> &mut [u32] {
-        let index = self.index(spread);
-        self.slots.get_mut(index..index + SLOTS).unwrap_or_default()
-    }
-
+    #[inline]
     fn holds(&self, spread: u64, now: Stamp) -> bool {
-        let (bucket, print) = (self.bucket(spread), fingerprint(spread));
-        if !is_in_sample(print, self.level) || !has(bucket, print) {
-            return false;
-        }
+        let print = fingerprint(spread);
+        let Some(bucket) = self.bucket(spread).filter(|bucket| has(bucket, print)) else { return false };
         let now = self.layout.tick(now);
         bucket.iter().any(|slot| is_of(*slot, print) && is_live(*slot, now))
     }
@@ -369,7 +360,7 @@ impl Table {
             return false;
         }
         let new = print | low(until);
-        let bucket = self.bucket_mut(spread);
+        let Some(bucket) = self.bucket_mut(spread) else { return false };
         if has(bucket, print)
             && let Some(known) = bucket.iter_mut().find(|slot| is_of(**slot, print) && is_live(**slot, now))
         {
@@ -397,7 +388,7 @@ impl Table {
     fn remove(&mut self, spread: u64, now: Stamp) {
         let (print, now) = (fingerprint(spread), self.layout.tick(now));
         let mut removed = 0;
-        for slot in self.bucket_mut(spread) {
+        for slot in self.bucket_mut(spread).into_iter().flatten() {
             if is_of(*slot, print) && is_live(*slot, now) {
                 *slot = 0;
                 removed += 1;
@@ -415,24 +406,24 @@ impl Table {
         if gone == 0 {
             return;
         }
-        let steps = now.saturating_sub(self.born).saturating_mul(self.buckets as u64) / LAP;
+        let steps = now.saturating_sub(self.born).saturating_mul(self.buckets.len() as u64) / LAP;
         if gone > ROUND / 8 {
-            self.sweep(0..self.buckets, self.at, gone);
+            self.sweep(0..self.buckets.len(), self.at, gone);
         } else {
-            let due = usize::try_from(steps - self.steps).unwrap_or(usize::MAX).min(self.buckets);
+            let buckets = self.buckets.len();
+            let due = usize::try_from(steps - self.steps).unwrap_or(usize::MAX).min(buckets);
             let end = self.cursor + due;
-            self.sweep(self.cursor..end.min(self.buckets), now, 0);
-            self.sweep(0..end.saturating_sub(self.buckets), now, 0);
-            self.cursor = end % self.buckets;
+            self.sweep(self.cursor..end.min(buckets), now, 0);
+            self.sweep(0..end.saturating_sub(buckets), now, 0);
+            self.cursor = end % buckets;
         }
         (self.at, self.steps) = (now, steps);
     }
 
     /// Empties the slots that have at most `more` ticks left at `now`.
     fn sweep(&mut self, buckets: std::ops::Range<usize>, now: u64, more: u64) {
-        let range = buckets.start * SLOTS..buckets.end * SLOTS;
         let mut emptied = 0;
-        for slot in self.slots.get_mut(range).unwrap_or_default() {
+        for slot in self.buckets.get_mut(buckets).unwrap_or_default().as_flattened_mut() {
             if *slot != 0 && u64::from(left(*slot, now)) <= more {
                 *slot = 0;
                 emptied += 1;
@@ -460,12 +451,10 @@ fn is_of(slot: u32, fingerprint: u32) -> bool {
 
 /// Returns true if any slot has this fingerprint. It always compares the whole bucket, which compiles to four
 /// comparisons of four slots.
-fn has(bucket: &[u32], fingerprint: u32) -> bool {
-    let shift = 32 - FINGERPRINT_BITS;
-    let same = |slot: &u32| *slot >> shift == fingerprint >> shift;
-    bucket
-        .first_chunk::<SLOTS>()
-        .is_some_and(|bucket| bucket.iter().fold(false, |any, slot| any | same(slot)))
+#[inline]
+fn has(bucket: &Bucket, fingerprint: u32) -> bool {
+    const PRINT: u32 = u32::MAX << (32 - FINGERPRINT_BITS);
+    bucket.iter().fold(false, |any, slot| any | (*slot & PRINT == fingerprint))
 }
 
 /// Returns how many ticks are left until the slot expires; 0 if it has expired.

@@ -13,6 +13,9 @@ use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+/// An empty list of due tags keeps memory for this many. Most turns write fewer answers.
+const KEPT: usize = 64;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Slot {
     /// not answered, or stored and not remembered yet
@@ -202,7 +205,8 @@ impl Answers {
         }
         // Those beyond an open tag.
         self.committing = 0;
-        for tag in std::mem::take(&mut self.due) {
+        let mut due = std::mem::take(&mut self.due);
+        for tag in due.drain(..) {
             if self.slots.get_mut(tag.0).is_none_or(|slot| *slot == Slot::Open) {
                 continue;
             }
@@ -212,6 +216,9 @@ impl Answers {
                 Some(Slot::Returned) => self.write_returned(channel, tag.0, out),
                 Some(Slot::Open) | None => {}
             }
+        }
+        if due.capacity() <= KEPT {
+            self.due = due;
         }
         self.slots.tidy(|_, _| ());
     }

@@ -97,6 +97,7 @@ impl Confirms {
     }
 
     /// Enters a publish that was forwarded to `exchange`.
+    #[inline]
     pub(super) fn forwarded(&mut self, entry: Entry, exchange: &[u8]) {
         let (reserved, shows) = (entry.reservation.is_some(), entry.shows());
         let tag = self.entries.push(entry);
@@ -172,6 +173,7 @@ impl Confirms {
         });
     }
 
+    #[inline]
     fn settle_one(
         &mut self,
         tag: u64,

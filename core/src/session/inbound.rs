@@ -250,6 +250,11 @@ impl Inbound {
         self.frames.get(self.next).copied()
     }
 
+    /// Returns how many messages with one body frame each the frames that were not handled could be, rounded up.
+    pub(super) fn messages_left(&self) -> usize {
+        self.frames.len().saturating_sub(self.next).div_ceil(3)
+    }
+
     /// Takes the next frame. Returns an error if the bytes behind the last frame are no frame.
     pub(super) fn next(&mut self) -> Result<Option<ReadFrame>, WireError> {
         let Some(&frame) = self.frames.get(self.next) else {

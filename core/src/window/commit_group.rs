@@ -8,6 +8,10 @@ use super::flight::Flights;
 use super::{BodyDigest, Commit, Event, EvictionCause, HINTED, Key, Listener, Mailbox, Ticket, Verdict};
 use std::sync::Arc;
 
+/// There is room for this many events from the beginning. A lock has four of 64 commits on average, and a commit has two events in
+/// a full window.
+const EVENTS: usize = 16;
+
 /// A group of commits that is under way.
 pub(super) struct CommitGroup<'a, L: ?Sized> {
     flights: &'a Flights,
@@ -30,7 +34,8 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
         listener: &'a L,
         now: Stamp,
     ) -> CommitGroup<'a, L> {
-        let (events, waiters, special) = Default::default();
+        let (waiters, special) = Default::default();
+        let events = Vec::with_capacity(EVENTS);
         CommitGroup { flights, engine, listener, now, events, waiters, special }
     }
 

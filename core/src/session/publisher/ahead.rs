@@ -88,7 +88,12 @@ impl Ahead {
                     next = Next::Special(whole);
                     break;
                 }
-                Kind::Plain(terms) => ahead.push((whole, terms)),
+                Kind::Plain(terms) => {
+                    if ahead.is_empty() {
+                        ahead.reserve(inbound.messages_left().min(most));
+                    }
+                    ahead.push((whole, terms));
+                }
                 Kind::Body(_) => break,
                 Kind::Bypass | Kind::NoId | Kind::Malformed => {
                     next = Next::Special(whole);

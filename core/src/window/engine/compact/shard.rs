@@ -100,15 +100,24 @@ impl Shard {
         self.sweep_lane(turn, now, SWEEP, gone);
         debug_assert!(self.find(key).is_none(), "asked for before");
         let lane = self.lanes.lane_for(tenant);
+        let slot = Slot::new(key, entry);
         // The shard holds more than its capacity only while a resize is under way, and the resize removes the rest.
-        if self.len() >= self.capacity {
-            let fullest = self.lanes.fullest(lane);
-            match self.expired_near_the_end(fullest, now) {
-                Some(place) => self.evict(place, EvictionCause::Expired, gone),
-                None => self.evict(self.lanes.get(fullest).chain.oldest, EvictionCause::Capacity, gone),
-            }
+        if self.len() < self.capacity {
+            return self.push_to(lane, slot);
         }
-        self.push_to(lane, Slot::new(key, entry));
+        let fullest = self.lanes.fullest(lane);
+        let (place, cause) = match self.expired_near_the_end(fullest, now) {
+            Some(place) => (place, EvictionCause::Expired),
+            None => (self.lanes.get(fullest).chain.oldest, EvictionCause::Capacity),
+        };
+        if place == NONE {
+            return self.push_to(lane, slot);
+        }
+        self.tell(place, cause, gone);
+        self.unlink(place);
+        // The newcomer takes the place over, so the shard's memory is used in the order in which ids make room.
+        self.slab[place] = slot;
+        self.link(lane, place, slot);
     }
 
     /// Adds a slot as the youngest one of its tenant.
@@ -119,6 +128,11 @@ impl Shard {
 
     fn push_to(&mut self, lane: LaneNumber, slot: Slot) {
         let place = self.slab.put(slot);
+        self.link(lane, place, slot);
+    }
+
+    /// Makes a slot, which is at this place, the youngest one of the lane.
+    fn link(&mut self, lane: LaneNumber, place: u32, slot: Slot) {
         let lane = self.lanes.comes(place, lane);
         lane.quiet.came(slot.until());
         lane.chain.push_young(&mut self.slab, place);
@@ -273,26 +287,37 @@ impl Shard {
         None
     }
 
-    /// Evicts the entry at this place. Tells `gone` before it writes anything: the listener takes a lock, and a locked instruction
-    /// would wait until those writes are in memory.
+    /// Evicts the entry at this place.
     fn evict(&mut self, place: u32, cause: EvictionCause, gone: &mut impl Gone) {
         if place != NONE {
-            let slot = &self.slab[place];
-            gone(slot.key(), slot.entry(), cause);
-            if cause == EvictionCause::Capacity {
-                self.lanes.makes_room(place);
-            }
+            self.tell(place, cause, gone);
             self.take(place);
         }
     }
 
+    /// Tells `gone` of an entry that is about to leave, before anything is written: the listener takes a lock, and a locked
+    /// instruction would wait until those writes are in memory.
+    fn tell(&mut self, place: u32, cause: EvictionCause, gone: &mut impl Gone) {
+        let slot = &self.slab[place];
+        gone(slot.key(), slot.entry(), cause);
+        if cause == EvictionCause::Capacity {
+            self.lanes.makes_room(place);
+        }
+    }
+
     fn take(&mut self, place: u32) -> Slot {
+        let slot = self.unlink(place);
+        self.slab.free(place);
+        slot
+    }
+
+    /// Takes the slot at this place out of its lane and out of the index. The place is not free yet.
+    fn unlink(&mut self, place: u32) -> Slot {
         let slot = self.slab[place];
         self.lanes.leaves_end(place, &self.slab);
         self.index.remove(slot.key().spread(), place);
         self.lanes.of(place).chain.unlink(&mut self.slab, place);
         self.lanes.left(place);
-        self.slab.free(place);
         slot
     }
 
