@@ -3,6 +3,7 @@
 //! In a full window one commit takes the lock of its flight, the lock of its engine's shard and, twice, the lock of its stripe of
 //! the accounting. A locked instruction waits for all reads before it, so a lock costs more than the work that is done under it.
 
+use super::by_lock::ByLock;
 use super::engine::{Compact, Entry, Stamp};
 use super::flight::Flights;
 use super::{BodyDigest, Commit, Event, EvictionCause, HINTED, Key, Listener, Mailbox, Ticket, Verdict};
@@ -41,12 +42,9 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
 
     /// Commits all of them, [`HINTED`] at most, lock by lock. `one` makes a commit that needs more than that.
     pub(super) fn commit(mut self, commits: &[Commit], one: impl Fn(&Commit)) {
-        let (order, ends) = by_lock(commits);
-        let mut begin = 0;
-        for end in ends {
-            let places = order.get(begin..end).unwrap_or_default();
+        let order = ByLock::of(commits.iter().map(|commit| commit.claim.key()));
+        for places in order.groups() {
             self.commit_of_lock(places.iter().filter_map(|place| commits.get(usize::from(*place))));
-            begin = end;
         }
         self.special.iter().for_each(one);
         for (mailbox, ticket, body) in self.waiters {
@@ -87,30 +85,6 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
         self.listener.on_all(&self.events);
         self.events.clear();
     }
-}
-
-/// Sorts the commits by their locks. Returns their indices, those of one lock together and in order, and for each lock the end of
-/// its part.
-#[expect(clippy::cast_possible_truncation, reason = "there are at most 64 commits and 16 locks")]
-fn by_lock(commits: &[Commit]) -> ([u8; HINTED], [usize; Key::LOCKS]) {
-    let mut locks = [0_u8; HINTED];
-    let mut ends = [0_usize; Key::LOCKS];
-    for (lock, commit) in locks.iter_mut().zip(commits) {
-        *lock = commit.claim.key().shard(Key::LOCKS) as u8;
-        ends[usize::from(*lock)] += 1;
-    }
-    let mut sum = 0;
-    let mut places = ends.map(|count| {
-        sum += count;
-        sum - count
-    });
-    let mut order = [0_u8; HINTED];
-    for (place, (lock, _)) in (0..).zip(locks.iter().zip(commits)) {
-        let next = &mut places[usize::from(*lock)];
-        order[*next] = place;
-        *next += 1;
-    }
-    (order, places)
 }
 
 #[cfg(test)]

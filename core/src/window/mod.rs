@@ -25,6 +25,7 @@
 //! dropped or a mailbox is woken.
 
 mod body;
+mod by_lock;
 mod cache_aligned;
 mod claim;
 mod commit_group;

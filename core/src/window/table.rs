@@ -9,9 +9,10 @@
 //! released before a letter is delivered. A letter, or the mailbox around it, may be dropped on the way, and a reservation in it
 //! would come back here.
 
+use super::by_lock::ByLock;
 use super::commit_group::CommitGroup;
 use super::dials::Clock;
-use super::engine::{Entry, Stamp, Store};
+use super::engine::{Compact, Entry, Stamp, Store};
 use super::event::{Event, EvictionCause, ForgetCause, Listener};
 use super::flight::{Flight, Flights, Next, Placed, Shard, Stored, Taken};
 use super::memory::{Admitted, Memory, Removed};
@@ -186,9 +187,23 @@ impl<L: Listener + ?Sized> Table<L> {
         mailbox: &Arc<Mailbox>,
         verdicts: &mut [Option<Verdict>],
     ) {
+        let moment = (table(&window).clock.stamp(now), now);
+        if asks.len() > 1
+            && let Some(engine) = table(&window).memory.ids().and_then(Store::by_lock)
+        {
+            for (asks, slots) in asks.chunks(HINTED).zip(verdicts.chunks_mut(HINTED)) {
+                table(&window).warm(asks.iter().map(|ask| ask.claim), false);
+                let judgements = table(&window).ask_all(engine, asks, moment, mailbox);
+                for ((ask, slot), judgement) in asks.iter().zip(slots).zip(judgements) {
+                    let verdict =
+                        |judgement: Judgement| judgement.verdict(|| Arc::clone(&window) as _, ask, mailbox);
+                    *slot = judgement.map(verdict);
+                }
+            }
+            return;
+        }
         let Some((last, others)) = asks.split_last() else { return };
         let mut slots = verdicts.iter_mut();
-        let moment = (table(&window).clock.stamp(now), now);
         if !others.is_empty() {
             for asks in asks.chunks(HINTED) {
                 table(&window).warm(asks.iter().map(|ask| ask.claim), false);
@@ -221,6 +236,56 @@ impl<L: Listener + ?Sized> Table<L> {
     fn ask(&self, ask: &Ask, (now, instant): (Stamp, Instant), mailbox: &Arc<Mailbox>) -> Judgement {
         self.tap.asked(ask.claim.key(), now);
         self.judge(ask.claim, (now, instant), mailbox, ask.ticket)
+    }
+
+    /// Judges several publishes, [`HINTED`] at most: takes each lock once. The engine must have one shard for each lock.
+    fn ask_all(
+        &self,
+        engine: &Compact,
+        asks: &[Ask],
+        (now, instant): (Stamp, Instant),
+        mailbox: &Arc<Mailbox>,
+    ) -> [Option<Judgement>; HINTED] {
+        let mut judgements = [const { None }; HINTED];
+        let order = ByLock::of(asks.iter().map(|ask| ask.claim.key()));
+        for places in order.groups() {
+            let asks = places.iter().filter_map(|place| Some((place, asks.get(usize::from(*place))?)));
+            let Some((_, first)) = asks.clone().next() else { continue };
+            let mut shard = self.flights.lock(first.claim.key());
+            let (flights, turns) = shard.parts();
+            let mut ids = None;
+            asks.for_each(|(place, &Ask { claim, ticket })| {
+                let key = claim.key();
+                self.tap.asked(key, now);
+                let judgement = match flights.entry(key) {
+                    MapEntry::Occupied(mut flight) => {
+                        // That may look into the engine by itself.
+                        ids = None;
+                        self.judge_in_flight(claim, flight.get_mut(), (now, instant), mailbox, ticket)
+                    }
+                    MapEntry::Vacant(free) => {
+                        let ids = ids.get_or_insert_with(|| engine.hold(key));
+                        let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
+                        match ids.touch(key, now, self.refresh_on_duplicate, &mut gone) {
+                            Some(body) => {
+                                self.notice(Event::Duplicate { claim, now });
+                                Judgement::Duplicate(body)
+                            }
+                            None => {
+                                let turn = turns.draw();
+                                free.insert(Flight::new(turn));
+                                self.notice(Event::Fresh { claim });
+                                Judgement::Fresh(turn)
+                            }
+                        }
+                    }
+                };
+                if let Some(to) = judgements.get_mut(usize::from(*place)) {
+                    *to = Some(judgement);
+                }
+            });
+        }
+        judgements
     }
 
     /// Judges one publish. `now` and `instant` are the same moment.

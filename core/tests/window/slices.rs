@@ -62,22 +62,27 @@ fn asks(read: u64, keys: &[u8]) -> Vec<Ask> {
 
 /// There is room for everything.
 const ROOMY: Limits = Limits { capacity: 1_000, ..LIMITS };
+/// There are as many shards as there can be, so the asks of one lock are judged together.
+const LARGE: Limits = Limits { capacity: 65_536, ..LIMITS };
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// A read has the same key several times, and more keys than a window reads ahead at a time.
+    /// A read has the same key several times, and more keys than a window reads ahead at a time. Between reads, ids expire.
     #[test]
     fn a_slice_is_judged_as_its_asks_one_by_one(
-        reads in prop::collection::vec(prop::collection::vec(0..40_u8, 0..150), 1..6),
+        reads in prop::collection::vec((prop::collection::vec(0..40_u8, 0..150), 0..3_u32), 1..6),
         by_handle: bool,
+        refresh_on_duplicate: bool,
     ) {
-        for engine in EngineKind::ALL {
-            let limits = Limits { waiters_per_id: 2, ..ROOMY };
+        let small = EngineKind::ALL.map(|engine| (engine, ROOMY));
+        for (engine, limits) in small.into_iter().chain([(EngineKind::Compact, LARGE)]) {
+            let limits = Limits { waiters_per_id: 2, refresh_on_duplicate, ..limits };
             let (mut together, mut single) =
                 (Side::new(engine, limits, by_handle), Side::new(engine, limits, false));
-            let now = base();
-            for (read, keys) in (0..).zip(&reads) {
+            let mut now = base();
+            for (read, (keys, thirds)) in (0..).zip(&reads) {
+                now += TTL / 3 * *thirds;
                 let asks = asks(read, keys);
                 let mut verdicts: Vec<Option<Verdict>> = asks.iter().map(|_| None).collect();
                 let mailbox = together.mailbox.clone();
@@ -98,6 +103,9 @@ proptest! {
                 }
                 prop_assert_eq!(together.window.len(), single.window.len());
                 prop_assert_eq!(together.window.in_flight(), single.window.in_flight());
+                for key in (0..40).map(Key) {
+                    prop_assert_eq!(together.window.get(key, now), single.window.get(key, now));
+                }
             }
             for mut side in [together, single] {
                 side.waits.clear();

@@ -276,7 +276,7 @@ impl Engine for Compact {
     }
 }
 
-/// A shard that stays locked for several inserts.
+/// A shard that stays locked for several calls.
 pub(in crate::window) struct Held<'a>(MutexGuard<'a, Shard>);
 
 impl Held<'_> {
@@ -290,6 +290,17 @@ impl Held<'_> {
         gone: &mut impl Gone,
     ) {
         self.0.insert(key, entry, tenant, now.into(), gone);
+    }
+
+    /// Does what [`Engine::touch`] does, without taking the lock.
+    pub(in crate::window) fn touch(
+        &mut self,
+        key: Key,
+        now: Stamp,
+        refresh: bool,
+        gone: &mut impl Gone,
+    ) -> Option<BodyDigest> {
+        self.0.touch(key, now.into(), refresh, gone)
     }
 
     /// Does what [`Engine::remove`] does, without taking the lock.
