@@ -54,6 +54,14 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// How many deliveries consumers of this connection have not settled, while it is open.
+    pub fn unsettled_deliveries(&self) -> usize {
+        match self.phase {
+            Phase::Running => self.channels.values().map(BrokerChannel::unsettled_deliveries).sum(),
+            _ => 0,
+        }
+    }
+
     /// Somebody has connected.
     pub fn new(link: LinkId, hostile: bool, now: Micros) -> Broker {
         Broker {

@@ -454,6 +454,11 @@ impl BrokerChannel {
         push(&mut self.out, frames, marks);
     }
 
+    /// How many deliveries its consumers have not settled.
+    pub fn unsettled_deliveries(&self) -> usize {
+        if self.life == Life::Open { self.unacked.len() + self.settled.len() } else { 0 }
+    }
+
     /// Whether the prefetch has room.
     fn has_room(&self) -> bool {
         self.unacked.len() + self.settled.len() < PREFETCH

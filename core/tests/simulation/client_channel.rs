@@ -100,10 +100,11 @@ impl Channel {
         self.life == Life::Open && (self.expected.is_empty() || !self.hold) && self.out.len() < 50
     }
 
-    /// Whether every answer has come.
+    /// Whether every answer has come, and every delivery is settled.
     pub fn is_settled(&self) -> bool {
         let quiet = self.expected.is_empty() && self.unanswered.is_empty() && self.transaction.is_empty();
-        quiet && self.out.is_empty() && matches!(self.life, Life::Shut | Life::Open)
+        let done = self.unacked.is_empty() && self.settled.is_empty() || self.life == Life::Shut;
+        quiet && done && self.out.is_empty() && matches!(self.life, Life::Shut | Life::Open)
     }
 
     /// Opens it; how it is used is decided when it is open.
@@ -296,22 +297,30 @@ impl Channel {
             true => self.unacked.drain(..=at).collect(),
             false => vec![self.unacked.remove(at)],
         };
-        let frames = match ctx.rng.below(10) {
+        let give_back = match ctx.rng.below(10) {
             0 if !multiple => give_back(self.id, tag),
             1 if !multiple => nack(self.id, tag),
             2 if !multiple => reject(self.id, tag, true),
-            _ => {
-                for (_, got) in &settled {
-                    match got {
-                        Got::Job(job) => ctx.truth.jobs.acks(*job),
-                        Got::Copy(uid) => ctx.truth.consumes(*uid, ctx.now),
-                        Got::Other => {}
-                    }
-                }
-                if multiple { ack_multiple(self.id, tag) } else { ack(self.id, tag) }
-            }
+            _ => return self.ack(tag, multiple, settled, ctx),
         };
-        push(&mut self.out, frames, vec![]);
+        push(&mut self.out, give_back, vec![]);
+        self.has_settled(settled);
+    }
+
+    /// Acks these deliveries, the last of which has this tag.
+    fn ack(&mut self, tag: u64, multiple: bool, settled: Vec<(u64, Got)>, ctx: &mut Ctx) {
+        for (_, got) in &settled {
+            match got {
+                Got::Job(job) => ctx.truth.jobs.acks(*job),
+                Got::Copy(uid) => ctx.truth.consumes(*uid, ctx.now),
+                Got::Other => {}
+            }
+        }
+        push(&mut self.out, if multiple { ack_multiple(self.id, tag) } else { ack(self.id, tag) }, vec![]);
+        self.has_settled(settled);
+    }
+
+    fn has_settled(&mut self, settled: Vec<(u64, Got)>) {
         if self.mode == Mode::Tx {
             self.settled.extend(settled);
         }
@@ -487,8 +496,12 @@ impl Channel {
         self.life = Life::Closing;
     }
 
-    /// Publishes no new messages. Retries those that must still be acked, and commits open transactions.
+    /// Publishes no new messages. Retries those that must still be acked, acks all deliveries, and commits open transactions.
     pub fn finish(&mut self, retry: &mut VecDeque<What>, frame_max: u32, ctx: &mut Ctx) {
+        if let Some((tag, _)) = self.unacked.last() {
+            let (tag, all) = (*tag, std::mem::take(&mut self.unacked));
+            self.ack(tag, true, all, ctx);
+        }
         match self.mode {
             Mode::Plain if !retry.is_empty() => self.select_confirms(ctx),
             Mode::Plain => {}
@@ -496,7 +509,7 @@ impl Channel {
                 if let Some(what) = retry.pop_front() {
                     self.publish(what, true, false, frame_max, ctx);
                 }
-                if !self.transaction.is_empty() {
+                if !self.transaction.is_empty() || !self.settled.is_empty() {
                     self.commit();
                 }
             }

@@ -128,6 +128,7 @@ impl World {
         }
         self.heal()?;
         self.until("everything is settled", |world| world.is_settled())?;
+        self.until("every prefetch has room", |world| world.is_settled() && world.has_room())?;
         self.part()?;
         self.until("every connection is over", |world| world.links.iter().all(Option::is_none))?;
         self.end()
@@ -404,6 +405,13 @@ impl World {
     fn is_settled(&self) -> bool {
         let mut links = self.links.iter().flatten().filter(|link| !link.hostile);
         self.clients.iter().all(Client::is_settled) && links.all(Link::is_settled)
+    }
+
+    /// Whether no delivery takes room of a prefetch. Consumers have acked all that they were shown, so one that does is hidden from them,
+    /// and its consumer would get nothing any more.
+    fn has_room(&self) -> bool {
+        let mut links = self.links.iter().flatten().filter(|link| !link.hostile);
+        links.all(|link| link.unsettled_deliveries() == 0)
     }
 
     /// Everybody goes: some with a word, some without.

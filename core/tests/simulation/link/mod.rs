@@ -159,6 +159,11 @@ impl Link {
         self.relay.as_ref().is_none_or(|relay| relay.unresolved() == 0 && relay.held_bytes() == 0)
     }
 
+    /// How many deliveries the broker waits for, if the relay is there to settle them: those take the room of their consumers' prefetch.
+    pub fn unsettled_deliveries(&self) -> usize {
+        self.relay.as_ref().and(self.broker.as_ref()).map_or(0, Broker::unsettled_deliveries)
+    }
+
     /// Describes the state of the link, for the report of a run that does not end.
     pub fn describe(&self) -> String {
         let relay =
