@@ -1,14 +1,15 @@
 //! Windows that answer late: verdicts come late, in any order, twice or never, and commits are remembered later.
 
 use super::desk::{Desk, Plan, SECOND, cut, m, two, unheard};
-use crate::support::frames::{Frames, Message};
+use crate::support::frames::{Frames, Message, message};
 use crate::support::late::{Late, LateWindow};
 use crate::support::methods::{
-    ack, ack_multiple, channel_close, connection_close, consume, consume_ok, flow, nack, queue_declare,
-    queue_declare_ok, tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok, tx_select, tx_select_ok,
+    ack, ack_multiple, channel_close, connection_close, connection_close_ok, consume, consume_ok, flow, nack,
+    queue_declare, queue_declare_ok, tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok, tx_select,
+    tx_select_ok,
 };
 use crate::support::pair::Pair;
-use hapax_core::window::{Event, Verdict};
+use hapax_core::window::{Event, MissingId, Verdict};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -661,5 +662,30 @@ fn an_upstream_that_is_gone_leaves_unremembered_tags_unanswered() {
         let mut again = desk.confirming();
         again.client(m("a").publish(1));
         assert_eq!((again.to_client(), again.to_upstream()), (ack(1, 1), Frames::none()), "{number}");
+    }
+}
+
+/// A publish that waited is refused when its client has closed its connection already, and the client is amid a delivery.
+#[test]
+fn a_client_that_has_closed_gets_no_close_of_a_channel_amid_a_delivery() {
+    for comes in [true, false] {
+        let (desk, late) = late(|plan| plan.rules.missing_id = MissingId::Reject);
+        let mut pair = shown(&desk, &late);
+        let (here, to_come) = cut(two("d").deliver(1, "c", 1), 3);
+        pair.upstream(here.clone());
+        assert_eq!(pair.to_client(), here);
+        unheard(&mut pair, m("a").publish(1) + message("x", "k").publish(1));
+        unheard(&mut pair, connection_close(200, "bye"));
+        answer(&late, &mut pair, 0);
+        assert_eq!(pair.to_upstream(), m("a").publish(1));
+        assert_eq!(pair.to_client(), Frames::none(), "the rest of the delivery is to come");
+        if comes {
+            pair.upstream(to_come);
+        }
+        pair.upstream(ack(1, 2));
+        pair.advance(2 * SECOND);
+        assert!(pair.to_upstream().0.contains(&connection_close(200, "bye").0[0]));
+        pair.upstream(connection_close_ok());
+        assert_eq!(pair.to_client(), connection_close_ok());
     }
 }

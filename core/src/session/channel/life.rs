@@ -347,7 +347,9 @@ impl Life {
         self.flush(halves, cx);
         let said_close = halves.drop_frames() > 0 || matches!(self.state, State::Settling(_));
         let client_done = self.client_gone || said_close;
-        if said_close {
+        if halves.deliveries.is_amid_content() {
+            // The client has closed its connection, or its end of it. It needs no other answer, and amid a message it must not get one.
+        } else if said_close {
             cx.link.out.client.push(frames::close_ok(halves.id()));
         } else {
             halves.close_client(&fault, cx);
