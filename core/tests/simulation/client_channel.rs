@@ -4,7 +4,7 @@
 use super::content::{Assembler, Whole, body, body_of, compose};
 use super::ctx::Ctx;
 use super::jobs::{Job, QUEUES};
-use super::plan::MILLI;
+use super::plan::{AT_ONCE, MILLI};
 use super::streams::{Mark, Out, push};
 use super::truth::{EXCHANGES, LinkId, Publish, Uid, What};
 use crate::support::frames::{Frame, Frames};
@@ -97,7 +97,7 @@ impl Channel {
 
     /// Whether the client may use it now.
     pub fn is_ready(&self) -> bool {
-        self.life == Life::Open && (self.expected.is_empty() || !self.hold) && self.out.len() < 50
+        self.life == Life::Open && (self.expected.is_empty() || !self.hold) && self.out.len() < 2 * AT_ONCE
     }
 
     /// Whether every answer has come, and every delivery is settled.

@@ -7,6 +7,9 @@ use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{OnDuplicate, OnOutage, Quota, Remember, StorePolicy};
 use std::time::Duration;
 
+/// Messages that a client has ready to be written on a channel at most: it begins no other one while there are twice as many frames.
+pub const AT_ONCE: usize = 25;
+
 /// Microseconds of virtual time since the run began.
 pub type Micros = u64;
 /// One second.
@@ -249,12 +252,25 @@ impl Plan {
     /// counts when it ends. `channels`: how many there may be.
     pub fn most_unresolved(&self, channels: u16) -> usize {
         let transactions = usize::from(channels) * self.settings.max_unresolved;
-        self.settings.max_unresolved + transactions + self.most_held(channels) / 50
+        self.settings.max_unresolved + transactions + self.most_published(channels) / 50
     }
 
-    /// How many bytes may be held. Reading stops beyond the bound: each channel may exceed it by one message.
+    /// How many bytes may be held. Where duplicates come back, the returns of all that one read has brought may wait for the end of a
+    /// delivery.
     pub fn most_held(&self, channels: u16) -> usize {
-        self.settings.held_bytes + (usize::from(channels) + 1) * (2 * self.body + 400)
+        let comes_back = self.windows.iter().any(|window| window.on_duplicate == OnDuplicate::Return);
+        let returns = if comes_back { usize::from(channels) * AT_ONCE * self.message() } else { 0 };
+        self.most_published(channels) + returns
+    }
+
+    /// How many bytes of publishes may be held. Reading stops beyond the bound: each channel may exceed it by one message.
+    fn most_published(&self, channels: u16) -> usize {
+        self.settings.held_bytes + (usize::from(channels) + 1) * self.message()
+    }
+
+    /// The bytes of a message at most.
+    fn message(&self) -> usize {
+        2 * self.body + 400
     }
 
     /// How long everything may take to come to an end once the network is healed.
