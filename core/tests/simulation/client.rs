@@ -4,6 +4,7 @@
 //! [`super::client_channel`] holds what it does on a channel.
 
 use super::client_channel::Channel;
+use super::content::EPOCH;
 use super::ctx::Ctx;
 use super::plan::{MILLI, Micros, SECOND};
 use super::streams::{Out, push};
@@ -223,12 +224,12 @@ impl Client {
         let routing_key = ctx.rng.below(ROUTING_KEYS.len());
         let alike = ctx.truth.by_body(exchange) && ctx.rng.chance(ctx.plan.alike);
         let (id, new) = if !alike && ctx.rng.chance(ctx.plan.repeat) {
-            (Some(ctx.rng.below(ctx.plan.ids as usize) as u32), false)
+            (Some(ctx.rng.below(ctx.plan.ids as usize) as u32 + ctx.epoch() * EPOCH), false)
         } else if !alike && ctx.rng.chance(30) {
             (None, false)
         } else {
             self.next_id = if alike { (self.next_id / ALIKE + 1) * ALIKE } else { self.next_id + 1 };
-            (Some(self.next_id), true)
+            (Some(self.next_id + ctx.epoch() * EPOCH), true)
         };
         (What { exchange, routing_key, id }, new)
     }

@@ -518,10 +518,10 @@ impl Channel {
     }
 }
 
-/// Retries a publish that was not stored, unless nobody may publish it.
+/// Retries a publish that was not stored, unless nobody may publish it, or its epoch may be over.
 fn again(uid: Uid, retry: &mut VecDeque<What>, ctx: &Ctx) {
     let p = ctx.truth.of(uid);
-    if p.allowed && p.what.id.is_some() {
+    if p.allowed && p.what.id.is_some() && !ctx.truth.may_be_over(p.what) {
         retry.push_back(p.what);
     }
 }

@@ -35,11 +35,31 @@ pub fn text_of(id: u32) -> String {
     format!("id-{}", without_death(id))
 }
 
+/// So far are the ids of two epochs apart.
+pub const EPOCH: u32 = 100_000;
+/// The last epoch.
+pub const EPOCHS: u32 = 9;
+
+/// An id as a producer counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Counted {
+    /// the name of the producer
+    pub producer: String,
+    /// how often it had begun anew
+    pub epoch: u32,
+    /// the number
+    pub number: u32,
+}
+
 /// The same id as a producer and its number. The ids that clients share are those of three producers. The ids that a client makes are its
 /// own numbers, which have no gaps: a window knows all of them.
-pub fn number_of(id: u32) -> (String, u32) {
-    let (client, at) = (id / 1_000_000, without_death(id % 1_000_000) / 2);
-    if client == 0 { (format!("p{}", at % 3), at / 3) } else { (format!("c{client}"), at) }
+pub fn counted(id: u32) -> Counted {
+    let (client, own) = (id / 1_000_000, id % 1_000_000);
+    let (epoch, at) = (own / EPOCH, without_death(own % EPOCH) / 2);
+    match client {
+        0 => Counted { producer: format!("p{}", at % 3), epoch, number: at / 3 },
+        _ => Counted { producer: format!("c{client}"), epoch, number: at },
+    }
 }
 
 /// The even id of an incarnation.
@@ -80,8 +100,11 @@ pub fn compose(uid: Uid, p: &Publish) -> Message {
         if death_of(id).is_some() && !p.by_body {
             message = message.header("x-death", x_death());
         }
-        let (producer, number) = number_of(id);
+        let Counted { producer, epoch, number } = counted(id);
         message = message.header("x-hapax-producer", AMQPValue::LongString(producer.as_str().into()));
+        if epoch > 0 {
+            message = message.header("x-hapax-epoch", AMQPValue::LongLongInt(epoch.into()));
+        }
         message = message.header(
             "x-hapax-sequence",
             match uid % 2 {

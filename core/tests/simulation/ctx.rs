@@ -3,6 +3,7 @@
 //! Each client (with its connections), each window and the world have dice of their own. When a client is left out of
 //! a run, the others therefore roll the same numbers: see [`super::transcript`].
 
+use super::content::EPOCHS;
 use super::plan::{Micros, Plan};
 use super::rng::Rng;
 use super::transcript::Transcript;
@@ -76,6 +77,13 @@ impl Ctx {
             self.dice.others.insert(self.dice.turn, std::mem::replace(&mut self.rng, next));
             self.dice.turn = whose;
         }
+    }
+
+    /// The epoch of a publish that begins now. Some are late: they are of the one before.
+    pub fn epoch(&mut self) -> u32 {
+        let Some(lasts) = self.plan.epochs else { return 0 };
+        let epoch = u32::try_from(self.now / lasts).unwrap_or(EPOCHS).min(EPOCHS);
+        epoch.saturating_sub(u32::from(self.rng.chance(100)))
     }
 
     /// A time up to `most` from now.

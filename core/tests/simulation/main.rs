@@ -86,7 +86,7 @@ fn seeds_that_were_red_once() {
 }
 
 /// Events that must occur within a million steps. Without them a run would prove little.
-const MUST_HAPPEN: [&str; 74] = [
+const MUST_HAPPEN: [&str; 75] = [
     "broker closed a channel",
     "broker closed a connection",
     "broker nacked",
@@ -161,6 +161,7 @@ const MUST_HAPPEN: [&str; 74] = [
     "window: promoted",
     "window: refused",
     "window: released",
+    "window: stale",
 ];
 
 /// A seed decides everything, the order of what the sessions write included: otherwise no failure would replay.

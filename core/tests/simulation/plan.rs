@@ -156,6 +156,8 @@ pub struct Plan {
     /// a client reads nothing while bytes that it has written are not taken, as one that writes with blocking calls; then
     /// the relay reads deliveries from the broker only while fewer frames than this wait for the client
     pub blocking: Option<usize>,
+    /// producers begin anew about this often, and a publish of the epoch before may come late; where a window counts numbers
+    pub epochs: Option<Micros>,
     /// the relay makes trouble itself, for this long
     pub chaos: Option<(ChaosShares, Micros)>,
 }
@@ -202,6 +204,9 @@ impl Plan {
         windows.iter_mut().for_each(|window| window.draw_release(&mut releases));
         let mut drops = Rng::new(seed.rotate_left(10));
         windows.iter_mut().for_each(|window| window.drops_republish = drops.chance(700) && window.releases);
+        let counts = windows.first().is_some_and(|window| window.sequence);
+        let epochs = Some(numbers.pick(&[SECOND / 5, SECOND, 10 * SECOND]));
+        let epochs = epochs.filter(|_| counts && numbers.chance(700));
         let rate = if limits.chance(250) { limits.pick(&[1, 3, 20]) } else { 0 };
         let crashes = windows.iter().any(|window| window.logged.is_some()) && logs.chance(600);
         let has_store = |w: &WindowPlan| w.late || w.log || w.logged.is_some();
@@ -231,6 +236,7 @@ impl Plan {
             keyholder,
             guards: Rng::new(seed.rotate_left(40)).chance(400),
             alike: others.pick(&[0, 300, 900]),
+            epochs,
             chaos: draw_chaos(&mut Rng::new(seed.rotate_left(56))),
             // (A client that reads late may be later than a short linger.)
             blocking: others.chance(300).then(|| others.pick(&[1, 3, 20])).filter(|_| !tight),

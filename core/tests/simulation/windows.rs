@@ -1,6 +1,6 @@
 //! The windows of a run: real ones, some behind a [`LateWindow`], with a listener that counts.
 
-use super::content::{body_of_id, death_of, number_of, text_of};
+use super::content::{Counted, body_of_id, counted, death_of, text_of};
 use super::ctx::{Ctx, Whose};
 use super::jobs::QUEUES;
 use super::plan::{Micros, Plan, SECOND, WindowPlan};
@@ -14,7 +14,8 @@ use hapax_core::session::Shared;
 use hapax_core::window::Windows;
 use hapax_core::window::{
     Claim, ConfirmRule, Event, EvictionCause, Found, InDoubt, Inspect, Limits, Listener, LocalWindow,
-    LoggedWindow, MissingId, Mode, OnConflict, Release, RepublishRule, Rules, Scope, Signals, Window,
+    LoggedWindow, MissingId, Mode, OnConflict, Refusal, Release, RepublishRule, Rules, Scope, Signals,
+    Window,
 };
 use hapax_core::wire::IdSource;
 use hapax_core::wire::properties::IdValue;
@@ -34,6 +35,7 @@ struct Counts {
     conflicts: AtomicU64,
     superseded: AtomicU64,
     released: AtomicU64,
+    stale: AtomicU64,
 }
 
 impl Listener for Counts {
@@ -48,6 +50,7 @@ impl Listener for Counts {
             Event::Conflict { .. } => &self.conflicts,
             Event::Evicted { cause: EvictionCause::Superseded, .. } => &self.superseded,
             Event::Evicted { cause: EvictionCause::Consumed, .. } => &self.released,
+            Event::OutOfSequence(Refusal::Stale) => &self.stale,
             _ => return,
         };
         count.fetch_add(1, Ordering::Relaxed);
@@ -317,6 +320,7 @@ impl SimWindows {
                 ("window: conflict", &counts.conflicts),
                 ("window: superseded", &counts.superseded),
                 ("window: released", &counts.released),
+                ("window: stale", &counts.stale),
             ] {
                 *ctx.truth.counts.entry(name).or_default() += count.load(Ordering::Relaxed);
             }
@@ -365,7 +369,7 @@ fn real_key(
     (window, exchange, routing_key, id): ModelKey,
 ) -> Claim {
     let death = death_of(id).filter(|_| !by_body);
-    let (producer, number) = number_of(id);
+    let Counted { producer, epoch, number } = counted(id);
     let id = if by_body { body_of_id(id) } else { text_of(id).into_bytes() };
     let scope = if window == 1 { Scope::Exchange } else { Scope::RoutingKey };
     let (exchange, routing_key) = (EXCHANGES[exchange].as_bytes(), ROUTING_KEYS[routing_key].as_bytes());
@@ -373,7 +377,7 @@ fn real_key(
     let scoped = death.map_or(scoped, |death| scoped.with_death(&death));
     if sequence {
         let producer = scoped.producer(producer.as_bytes());
-        return Claim::Sequence { producer, epoch: 0, number: number.into() };
+        return Claim::Sequence { producer, epoch: epoch.into(), number: number.into() };
     }
     scoped.key(&IdValue::Bytes(&id)).into()
 }

@@ -463,6 +463,7 @@ impl World {
         }
         let tight = self.ctx.plan.tight;
         self.ctx.truth.nothing_lost(tight);
+        self.ctx.truth.nothing_stale();
         self.windows.report(&mut self.ctx);
         self.verdict()?;
         Ok(self.digest)

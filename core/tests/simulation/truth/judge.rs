@@ -492,6 +492,7 @@ impl Truth {
                 && !excused
                 && p.stored.is_none()
                 && (self.is_lost_republish(*uid) || !self.stored_as_other(*uid))
+                && !self.may_be_over(p.what)
                 && !self.is_after_wrong(*uid)
         });
         if let Some(uid) = lost {
@@ -505,11 +506,43 @@ impl Truth {
         there.any(|p| p.forwarded.is_some() && p.reached.is_none())
     }
 
-    /// Whether it came after a publish for which its channel had to be closed.
+    /// Whether it came after a publish for which its channel had to be closed, or may have been.
     fn is_after_wrong(&self, uid: Uid) -> bool {
         let p = self.of(uid);
         let place = |p: &Publish| (p.link, p.channel, p.era);
-        self.publishes.iter().take(uid as usize).any(|earlier| place(earlier) == place(p) && !earlier.allowed)
+        let is_wrong = |p: &Publish| !p.allowed || self.may_be_over(p.what);
+        self.publishes
+            .iter()
+            .take(uid as usize)
+            .any(|earlier| place(earlier) == place(p) && is_wrong(earlier))
+    }
+
+    /// (r): what was begun when a window remembered a number of a later epoch was not forwarded. (One that a consumer publishes again is.)
+    pub fn nothing_stale(&mut self) {
+        let later = |p: &Publish, forwarded: Micros| {
+            let (producer, epoch) = self.counts(p.what)?;
+            let window = &self.windows[producer.0];
+            let is_later = |q: &Publish| {
+                self.counts(q.what).is_some_and(|(other, later)| other == producer && later > epoch)
+                    && q.known.is_some_and(|known| known < p.begun && known + window.ttl > forwarded)
+                    && q.evicted.is_none_or(|evicted| evicted > forwarded)
+                    && !q.bypass
+            };
+            let judged = !window.late && !window.observe && !p.bypass && !p.beside;
+            let later = self.publishes.iter().position(is_later).filter(|_| judged)?;
+            Some(later)
+        };
+        let stale = self.publishes.iter().enumerate().find_map(|(uid, p)| {
+            let unjudged = self.gave_up(uid as Uid) || self.is_unjudged(uid as Uid);
+            Some((uid, later(p, p.forwarded.filter(|_| !unjudged)?)?))
+        });
+        if let Some((uid, later)) = stale.filter(|_| !self.has_crashed) {
+            let [p, q] = [uid, later].map(|uid| &self.publishes[uid]);
+            self.broken(
+                'r',
+                format!("publish {uid} is forwarded, and {later} is of a later epoch: {p:?}, {q:?}"),
+            );
+        }
     }
 
     fn stored_as_other(&self, uid: Uid) -> bool {

@@ -4,7 +4,7 @@
 //! so the models can tell a message from its copies. The records are times, and the invariants compare them. The
 //! letters of the invariants are those of `docs/testing.md`.
 
-use super::content::without_death;
+use super::content::{Counted, counted, without_death};
 use super::jobs::Jobs;
 use super::plan::{Micros, Plan, WindowPlan};
 use super::users::may_publish;
@@ -34,6 +34,9 @@ impl fmt::Display for Violation {
     }
 }
 
+/// A producer: window, exchange, routing key (if it is in the scope), its name, and whether its messages have died.
+type Producer = (usize, usize, usize, String, bool);
+
 /// The record of a run.
 #[derive(Debug, Default)]
 pub struct Truth {
@@ -43,6 +46,8 @@ pub struct Truth {
     forwarded: BTreeMap<ModelKey, Vec<Uid>>,
     /// when a publish of this key went on because it had waited too long: what it waited for is not waited for any more
     overtaken: BTreeMap<ModelKey, Vec<Micros>>,
+    /// the newest epoch of each producer that the relay has taken a publish of
+    epochs: BTreeMap<Producer, u32>,
     /// when a connection was delivered a message last
     delivered: BTreeMap<Delivered, Micros>,
     /// when a consumer may have begun to ack a message of this key, and when the relay has taken such an ack for certain
@@ -178,9 +183,30 @@ impl Truth {
         u32::try_from(self.publishes.len()).expect("fewer than four billion")
     }
 
+    /// Whose number a publish has, and in which epoch; `None`: its window does not count.
+    fn counts(&self, what: What) -> Option<(Producer, u32)> {
+        let (window, exchange, routing_key, id) = self.key(what)?;
+        let Counted { producer, epoch, .. } = counted(id);
+        let is_dead = id != without_death(id);
+        let counts = self.deduplicates && self.windows[window].sequence;
+        counts.then_some(((window, exchange, routing_key, producer, is_dead), epoch))
+    }
+
     /// The relay has taken all of it.
     pub fn reached(&mut self, uid: Uid, now: Micros) {
         self.at(uid).reached = Some(now);
+        let p = self.of(uid);
+        if let Some((producer, epoch)) = self.counts(p.what).filter(|_| p.allowed && !p.bypass) {
+            let newest = self.epochs.entry(producer).or_default();
+            *newest = epoch.max(*newest);
+        }
+    }
+
+    /// Returns true if the epoch of a publish may be over: a later one has come. It may be refused then, with its channel.
+    pub fn may_be_over(&self, what: What) -> bool {
+        let counts = self.counts(what);
+        counts
+            .is_some_and(|(producer, epoch)| self.epochs.get(&producer).is_some_and(|newest| *newest > epoch))
     }
 
     /// The relay has written all of it to the broker.
