@@ -6,8 +6,8 @@ use super::late::{COMMITS, VERDICTS, answer, late, late_as, remember, shown, sho
 use crate::support::frames::Frames;
 use crate::support::late::Late;
 use crate::support::methods::{
-    ack, ack_multiple, channel_close, connection_close, consume, consume_ok, nack, queue_declare,
-    queue_declare_ok, tx_commit, tx_commit_ok, tx_select, tx_select_ok,
+    ack, ack_multiple, channel_close, confirm_select, connection_close, consume, consume_ok, nack,
+    queue_declare, queue_declare_ok, tx_commit, tx_commit_ok, tx_select, tx_select_ok,
 };
 use crate::support::pair::Pair;
 use hapax_core::window::{BodyDigest, Verdict};
@@ -136,6 +136,27 @@ fn a_silent_clients_publishes_are_not_lost_with_a_silent_store() {
         let told = format!("{:?}", pair.to_upstream());
         assert_eq!(told.matches("publish").count(), 3, "end {number}: {told}");
         assert_eq!(told.matches("#1 body").count(), 4, "end {number}: {told}");
+        assert_eq!((desk.in_flight(), pair.session.held_bytes()), (0, 0));
+    }
+}
+
+/// From `confirm.select` on the client hears of its publishes, so it publishes again what has no ack. Unjudged it could be stored twice.
+#[test]
+fn what_stands_behind_a_confirm_select_is_not_sent_when_the_time_is_over() {
+    let drain: End = |pair| {
+        pair.drain();
+        pair.advance(5 * SECOND);
+        pair.drain_overdue();
+    };
+    let ends: [End; 3] = [|pair| pair.client(connection_close(200, "bye")), drain, Pair::client_eof];
+    for (number, end) in ends.into_iter().enumerate() {
+        let (desk, late) = late_as(Late { waits_on: true, ..VERDICTS }, |_| ());
+        let mut pair = shown_without_confirms(&desk, &late);
+        unheard(&mut pair, m("a").publish(1) + confirm_select(1) + m("b").publish(1) + m("c").publish(1));
+        end(&mut pair);
+        pair.advance(11 * SECOND);
+        let told = format!("{:?}", pair.to_upstream());
+        assert_eq!(told.matches("publish").count(), 1, "end {number}: {told}");
         assert_eq!((desk.in_flight(), pair.session.held_bytes()), (0, 0));
     }
 }

@@ -564,8 +564,8 @@ impl Channel {
     /// are not in doubt. A publish that waits for the proof of a right, for a store, or for another's outcome is forwarded if its client
     /// hears no outcome: the client could not know that it was dropped, and the message would be lost.
     pub(in crate::session) fn end(&mut self, cx: &mut Cx<'_>) {
-        let unheard = self.halves.publisher.ledger().is_silent();
-        while unheard && self.life.is_open() {
+        // (What waited may have been `confirm.select`: from there on the client hears of its publishes.)
+        while self.halves.publisher.ledger().is_silent() && self.life.is_open() {
             let sent = if self.halves.publisher.is_held() {
                 // The other channels that wait for these answers end here, too.
                 drop(cx.link.probes.give_up());
@@ -581,6 +581,7 @@ impl Channel {
             }
         }
         if self.life.is_open_upstream() {
+            let unheard = self.halves.publisher.ledger().is_silent();
             if unheard && !self.life.is_open() && !self.halves.publisher.is_forwarding() {
                 drop(self.halves.publisher.send_pending(cx));
             }
