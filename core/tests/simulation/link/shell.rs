@@ -90,14 +90,19 @@ impl Link {
             Output::Sighted(_) => ctx.truth.count("relay: a duplicate is told of"),
             Output::Audited(_) => ctx.truth.count("relay: a line of the audit"),
             Output::Copied(_) => ctx.truth.count("relay: a copy"),
-            Output::Chaos(deed) => ctx.truth.count(match deed.what {
-                ChaosWhat::Done(ChaosFault::DropAck) => "relay: an ack is dropped",
-                ChaosWhat::Done(ChaosFault::HoldAcks) => "relay: acks are held",
-                ChaosWhat::Done(ChaosFault::Cut) => "relay: a client is cut",
-                ChaosWhat::Done(_) => "relay: an ack of a delivery is lost",
-                ChaosWhat::Spared(_) => "relay: a client is spared",
-                ChaosWhat::ShownAgain => "relay: a delivery is shown again",
-            }),
+            Output::Chaos(deed) => {
+                if matches!(deed.what, ChaosWhat::Done(ChaosFault::DropAck | ChaosFault::Cut)) {
+                    ctx.truth.cut(self.id);
+                }
+                ctx.truth.count(match deed.what {
+                    ChaosWhat::Done(ChaosFault::DropAck) => "relay: an ack is dropped",
+                    ChaosWhat::Done(ChaosFault::HoldAcks) => "relay: acks are held",
+                    ChaosWhat::Done(ChaosFault::Cut) => "relay: a client is cut",
+                    ChaosWhat::Done(_) => "relay: an ack of a delivery is lost",
+                    ChaosWhat::Spared(_) => "relay: a client is spared",
+                    ChaosWhat::ShownAgain => "relay: a delivery is shown again",
+                });
+            }
             Output::Kept(_) => ctx.truth.count("relay: a publish comes again"),
             Output::BadHeader(_) | Output::Traced(_) => {}
         }

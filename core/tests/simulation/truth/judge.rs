@@ -283,7 +283,8 @@ impl Truth {
             }
             Some(_)
                 if p.forwarded.is_none()
-                    && self.originals_of(uid).all(|copy| self.is_released(copy, uid)) =>
+                    && self.originals_of(uid).all(|copy| self.is_released(copy, uid))
+                    && !self.is_kept_in_doubt(uid) =>
             {
                 let text = format!(
                     "publish {uid} is {how} as a duplicate, and a consumer has acked its message: {p:?}"

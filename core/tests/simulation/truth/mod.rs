@@ -410,6 +410,18 @@ impl Truth {
         self.publishes.iter_mut().filter(touched).for_each(|p| p.excused |= p.reached.is_none());
     }
 
+    /// The relay cuts a client. What it has read and not yet looked at counts for nothing on a channel that has not shown before that its
+    /// client hears of no outcome: nobody can tell.
+    pub fn cut(&mut self, link: LinkId) {
+        let place = |p: &Publish| (p.channel, p.era);
+        let of_link = |p: &&Publish| p.link == link && p.tag.is_none() && !p.tx;
+        let shown: BTreeSet<(u16, u32)> =
+            self.publishes.iter().filter(of_link).filter(|p| p.forwarded.is_some()).map(place).collect();
+        let unknown =
+            |p: &&mut Publish| p.link == link && p.forwarded.is_none() && !shown.contains(&place(p));
+        self.publishes.iter_mut().filter(unknown).for_each(|p| p.excused = true);
+    }
+
     /// The relay's process is to end: what it has read and not yet looked at counts for nothing. That may be the rest of a message.
     pub fn drained(&mut self, link: LinkId) {
         self.faulty.insert((link, 0));
