@@ -4,9 +4,10 @@ use super::desk::cut;
 use super::guard_post::{Post, begin, done, hidden, job, quiet, says, shown, waits};
 use crate::support::frames::{Frames, message};
 use crate::support::methods::{
-    ack, ack_multiple, channel_close_for, confirm_select, consume, consume_acking, consume_ok, give_back,
-    nack, nack_multiple, queue_declare, queue_declare_ok, recover, recover_async, recover_ok, reject,
-    tx_commit, tx_commit_ok, tx_rollback, tx_rollback_ok, tx_select, tx_select_ok,
+    ack, ack_multiple, channel_close, channel_close_for, channel_close_ok, channel_open, channel_open_ok,
+    confirm_select, consume, consume_acking, consume_ok, give_back, nack, nack_multiple, queue_declare,
+    queue_declare_ok, recover, recover_async, recover_ok, reject, tx_commit, tx_commit_ok, tx_rollback,
+    tx_rollback_ok, tx_select, tx_select_ok,
 };
 use crate::support::pair::Pair;
 use amq_protocol::protocol::{AMQPClass, basic};
@@ -511,6 +512,34 @@ fn in_tx(post: &Post) -> Pair {
     assert_eq!(pair.to_client(), tx_select_ok(1));
     begin(&mut pair, consume_acking(1, "q", "c"), "c");
     pair
+}
+
+/// The upstream channel has confirms that Hapax has selected, so that a fresh one takes its place.
+#[test]
+fn a_channel_that_gets_a_fresh_one_for_tx_is_guarded_as_before() {
+    let post = Post::new();
+    let mut pair = post.pair();
+    says(&mut pair, queue_declare(1, "q"), queue_declare(1, "q"));
+    pair.upstream(queue_declare_ok(1, "q"));
+    pair.client(message("judged", "k").id("p").publish(1) + tx_select(1));
+    pair.to_upstream();
+    pair.upstream(ack(1, 1));
+    assert_eq!(pair.to_upstream(), channel_close(1, 200, "hapax makes room for tx.select"));
+    pair.upstream(channel_close_ok(1));
+    assert_eq!(pair.to_upstream(), channel_open(1));
+    pair.upstream(channel_open_ok(1));
+    assert_eq!(pair.to_upstream(), tx_select(1));
+    pair.upstream(tx_select_ok(1));
+    assert_eq!(pair.to_client(), queue_declare_ok(1, "q") + tx_select_ok(1));
+    done(&post, "a");
+    begin(&mut pair, consume_acking(1, "q", "c"), "c");
+    shown(&mut pair, &job("b"), 1, 1);
+    pair.upstream(job("a").deliver(1, "c", 2));
+    assert_eq!((pair.to_client(), pair.to_upstream()), (Frames::none(), ack(1, 2) + tx_commit(1)));
+    pair.upstream(tx_commit_ok(1));
+    says(&mut pair, ack(1, 1) + tx_commit(1), ack(1, 1) + tx_commit(1));
+    pair.upstream(tx_commit_ok(1));
+    assert!(post.is_seen("a") && post.is_seen("b"));
 }
 
 #[test]

@@ -38,8 +38,9 @@ struct Guards {
 }
 
 impl Windows for Guards {
-    fn find(&self, _: &[u8], _: &[u8]) -> Option<Arc<dyn Window>> {
-        None
+    /// What is published to this exchange is judged, too.
+    fn find(&self, _: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
+        (exchange == b"judged").then(|| self.window.clone())
     }
 
     fn guard(&self, vhost: &[u8], queue: &[u8]) -> Option<Arc<dyn Window>> {

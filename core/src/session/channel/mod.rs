@@ -628,7 +628,9 @@ impl Channel {
 
     /// Shows the client what is ready and settles what is hidden, or ends the guard with its channel or its client.
     fn advance_guard(&mut self, cx: &mut Cx<'_>) {
-        if !self.life.is_open() {
+        if self.life.is_changing_to_tx() {
+            // It has had no deliveries, and goes on with the fresh channel.
+        } else if !self.life.is_open() {
             self.halves.guard.iter_mut().for_each(|guard| guard.give_up());
         } else if self.life.is_client_gone() && !self.halves.has_frames() {
             self.halves.end_guard(cx);
