@@ -6,7 +6,7 @@
 use super::by_lock::ByLock;
 use super::engine::{Compact, Entry, Stamp};
 use super::flight::Flights;
-use super::{BodyDigest, Commit, Event, EvictionCause, HINTED, Key, Listener, Mailbox, Ticket, Verdict};
+use super::{BodyDigest, Commit, Event, EvictionCause, Listener, Mailbox, Ticket, Verdict};
 use std::sync::Arc;
 
 /// There is room for this many events from the beginning. A lock has four of 64 commits on average, and a commit has two events in
@@ -40,7 +40,7 @@ impl<'a, L: Listener + ?Sized> CommitGroup<'a, L> {
         CommitGroup { flights, engine, listener, now, events, waiters, special }
     }
 
-    /// Commits all of them, [`HINTED`] at most, lock by lock. `one` makes a commit that needs more than that.
+    /// Commits all of them, [`HINTED`](super::HINTED) at most, lock by lock. `one` makes a commit that needs more than that.
     pub(super) fn commit(mut self, commits: &[Commit], one: impl Fn(&Commit)) {
         let order = ByLock::of(commits.iter().map(|commit| commit.claim.key()));
         for places in order.groups() {
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use crate::window::engine::EngineKind;
     use crate::window::event::NoListener;
-    use crate::window::{Limits, LocalWindow, Mode, Reservations, Rules, reserve_one};
+    use crate::window::{Key, Limits, LocalWindow, Mode, Reservations, Rules, reserve_one};
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::thread;
     use std::time::{Duration, Instant};

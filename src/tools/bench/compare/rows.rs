@@ -43,7 +43,7 @@ pub(super) fn full_window(extent: Extent) -> Result<Vec<Row>, Error> {
             against: "haproxy",
             unit: "µs",
             pairs: cpu,
-            goal: Goal::AtMost(2.0),
+            goal: Goal::AtMost(2.5),
             note: None,
         },
         Row {
@@ -52,7 +52,7 @@ pub(super) fn full_window(extent: Extent) -> Result<Vec<Row>, Error> {
             against: "haproxy",
             unit: "msg/s",
             pairs: rate,
-            goal: Goal::AtLeast(0.5),
+            goal: Goal::AtLeast(0.45),
             note: None,
         },
     ])
@@ -318,7 +318,7 @@ pub(super) fn many(extent: Extent) -> Result<Row, Error> {
         against: "one connection",
         unit: "msg/s",
         pairs,
-        goal: Goal::AtLeast(0.7),
+        goal: Goal::AtLeast(0.8),
         note: Some(format!("{MANY_WINDOW} in flight on each, 1,000 on the one")),
     })
 }
