@@ -3,6 +3,7 @@
 //! It reads nothing of what it carries. Without limits it is the most trivial relay there is, which is what the tests
 //! are proved against before they are believed about ours.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -44,7 +45,20 @@ struct Shared {
     /// New connections are closed at once.
     shut: AtomicBool,
     over: AtomicBool,
-    sockets: Mutex<Vec<TcpStream>>,
+    /// both sockets of each connection that is open, by its number
+    sockets: Mutex<BTreeMap<usize, [TcpStream; 2]>>,
+}
+
+/// A connection that is carried. Both directions have it; when both are over, its sockets are closed.
+struct Carried {
+    nth: usize,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.shared.sockets.lock().unwrap().remove(&self.nth);
+    }
 }
 
 impl Cut {
@@ -113,7 +127,7 @@ impl Cut {
 
     /// Cuts all connections there are now.
     pub fn cut_all(&self) {
-        for socket in self.shared.sockets.lock().unwrap().drain(..) {
+        for socket in self.shared.sockets.lock().unwrap().values().flatten() {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -147,16 +161,15 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             socket.try_clone().unwrap()
         });
         let [client2, upstream2] = clones;
-        let mut sockets = shared.sockets.lock().unwrap();
-        sockets.push(client.try_clone().unwrap());
-        sockets.push(upstream.try_clone().unwrap());
-        drop(sockets);
+        let both = [&client, &upstream].map(|socket| socket.try_clone().unwrap());
+        shared.sockets.lock().unwrap().insert(nth, both);
+        let carried = Arc::new(Carried { nth, shared: Arc::clone(shared) });
         let (up, down): (IsStalled, IsStalled) = (|stalled| stalled.up, |stalled| stalled.down);
         for (from, to, limit, is_stalled) in
             [(client, upstream2, limits.up, up), (upstream, client2, limits.down, down)]
         {
-            let shared = Arc::clone(shared);
-            thread::spawn(move || carry(from, to, limit, is_stalled, &shared));
+            let carried = Arc::clone(&carried);
+            thread::spawn(move || carry(from, to, limit, is_stalled, &carried.shared));
         }
     }
 }
