@@ -130,6 +130,11 @@ impl Channels {
         self.open.iter().any(|(id, channel)| channel.would_lose(is_unheard(*id)))
     }
 
+    /// Returns true if the broker would take back a delivery that was delivered before already, if the client's connection ended now.
+    pub(super) fn hold_redelivered(&self) -> bool {
+        self.open.values().any(|channel| channel.holds_redelivered())
+    }
+
     /// Returns the channel that holds the most bytes that only the client can end.
     pub(super) fn most_stuck(&self) -> Option<ChannelId> {
         self.open.iter().max_by_key(|(_, channel)| channel.booked().stuck).map(|(id, _)| *id)

@@ -621,7 +621,7 @@ impl Connection {
 
     /// Ends the connection if chaos wants that, and if nothing can be lost by it. A client that publishes without confirms, or gets
     /// deliveries that count as acked when they are sent, would lose what is on its way, and what is in an exclusive queue is lost with
-    /// the queue.
+    /// the queue. A delivery that came back before does not come back once more: a queue may drop what does so too often.
     #[cold]
     pub(super) fn inflict(&mut self, now: Instant) {
         let messages = self.link.messages();
@@ -631,7 +631,9 @@ impl Connection {
         if !self.sides.client.is_live() || !self.sides.handshake.opened() {
             return;
         }
-        let loses = !exclusive.is_empty() || self.channels.would_lose(|id| chaos.is_unheard(id));
+        let loses = !exclusive.is_empty()
+            || self.channels.would_lose(|id| chaos.is_unheard(id))
+            || self.channels.hold_redelivered();
         if let (true, ChaosWhat::Done(fault)) = (loses, deed.what) {
             deed.what = ChaosWhat::Spared(fault);
         }

@@ -224,6 +224,63 @@ fn a_connection_that_would_lose_something_is_spared() {
     assert_eq!(pair.to_client().0.last(), m("d").deliver(1, "c", 1).0.last());
 }
 
+/// A queue may have a limit for how often it delivers a message. Chaos brings none back twice.
+#[test]
+fn a_delivery_that_came_back_does_not_come_back_once_more() {
+    let spared = [ChaosWhat::Spared(ChaosFault::Cut)];
+    let post = Post::new();
+    let mut pair = post.consumer();
+    begin_chaos(&mut pair, ChaosFault::Cut);
+    pair.upstream(job("a").redelivered(1, "c", 1));
+    assert_eq!((pair.to_client(), pair.client_is_cut()), (job("a").redelivered(1, "c", 1), false));
+    assert_eq!(pair.deeds().last().map(|deed| deed.what), Some(spared[0]));
+    // Another one, and it is still there.
+    pair.upstream(job("b").deliver(1, "c", 2));
+    assert_eq!((whats(&pair.deeds()), pair.client_is_cut()), (spared.to_vec(), false));
+    pair.to_client();
+    says(&mut pair, ack(1, 1), ack(1, 1));
+    pair.upstream(job("d").deliver(1, "c", 3));
+    assert!(pair.client_is_cut(), "only new ones are left");
+}
+
+/// The same for one that was acked in a transaction: it comes back if there is no `tx.commit-ok`.
+#[test]
+fn an_ack_in_a_transaction_does_not_count_before_its_commit() {
+    let post = Post::new();
+    let mut pair = post.pair();
+    pair.client(tx_select(1));
+    pair.upstream(tx_select_ok(1));
+    pair.to_client();
+    pair.to_upstream();
+    begin(&mut pair, consume_acking(1, "q", "c"), "c");
+    begin_chaos(&mut pair, ChaosFault::Cut);
+    pair.upstream(job("a").redelivered(1, "c", 1));
+    pair.to_client();
+    for (method, tag) in [(ack(1, 1), 2), (tx_commit(1), 3)] {
+        says(&mut pair, method.clone(), method);
+        pair.upstream(job(&tag.to_string()).deliver(1, "c", tag));
+        assert!(!pair.client_is_cut());
+        pair.to_client();
+    }
+    pair.upstream(tx_commit_ok(1));
+    pair.upstream(job("4").deliver(1, "c", 4));
+    assert!(pair.client_is_cut());
+}
+
+/// A channel that has consumed before it was watched: nobody knows what it holds.
+#[test]
+fn a_channel_that_was_not_watched_is_spared_while_it_holds_anything() {
+    let desk = Desk::new();
+    let mut pair = desk.pair();
+    begin(&mut pair, consume_acking(1, "q", "c"), "c");
+    begin_chaos(&mut pair, ChaosFault::Cut);
+    pair.upstream(job("a").deliver(1, "c", 1));
+    assert_eq!(
+        (whats(&pair.deeds()), pair.client_is_cut()),
+        (vec![ChaosWhat::Spared(ChaosFault::Cut)], false)
+    );
+}
+
 #[test]
 fn confirms_are_dropped_only_if_no_other_channel_would_lose_something() {
     let desk = Desk::new();

@@ -150,6 +150,15 @@ impl Channel {
         is_unheard && self.is_silent() || self.halves.deliveries.has_got_acked()
     }
 
+    /// Returns true if the broker would take back a delivery that was delivered before already, if the client's connection ended now. A
+    /// channel that is not watched may have one if it has anything.
+    pub(in crate::session) fn holds_redelivered(&self) -> bool {
+        match &self.halves.guard {
+            Some(guard) if guard.is_active() => guard.holds_redelivered(),
+            _ => self.halves.deliveries.has_unacked(),
+        }
+    }
+
     /// Returns true if something has begun that only the client can end: a message that is not whole, a transaction with messages or acks
     /// in it, a delivery that it has not acked.
     pub(in crate::session) fn awaits_client(&self) -> bool {

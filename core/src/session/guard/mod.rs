@@ -98,6 +98,11 @@ impl Guard {
         self.judging.settles.is_unremembered()
     }
 
+    /// Returns true if the broker would take back a delivery that was delivered before already, if the connection ended now.
+    pub(super) fn holds_redelivered(&self) -> bool {
+        self.judging.settles.holds_redelivered()
+    }
+
     /// Returns the bytes that it takes. Only clients can end that.
     pub(super) fn memory(&self) -> usize {
         let kept = self.judging.memory() + self.coming.memory();
@@ -233,7 +238,7 @@ impl Guard {
             Facts { upstream, acks, counts: !no_ack, to: For::Get(number), consumer: 0, by, id: None }
         };
         if facts.acks && !self.is_over {
-            self.judging.settles.tags.delivered(upstream);
+            self.judging.settles.delivered(upstream, is_redelivered(method));
         }
         Some(facts)
     }

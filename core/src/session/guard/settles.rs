@@ -17,7 +17,7 @@ use crate::window::{Committed, ForgetCause, Reservations, Unremembered, Window, 
 use crate::wire::method::{MethodId, Settle};
 use crate::wire::{ChannelId, emit};
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,8 @@ pub(super) struct Settles {
     /// Deliveries that the broker shall deliver again although the client acks them, by its tags: chaos. The deed is told when the
     /// client has acked.
     lost_acks: BTreeMap<u64, Option<Box<ChaosDeed>>>,
+    /// The broker's tags of unacked deliveries that it has marked as delivered before, for chaos.
+    again: BTreeSet<u64>,
 }
 
 impl Settles {
@@ -90,6 +92,7 @@ impl Settles {
             recovering: VecDeque::new(),
             is_mute: false,
             lost_acks: BTreeMap::new(),
+            again: BTreeSet::new(),
         }
     }
 
@@ -97,7 +100,10 @@ impl Settles {
     pub(super) fn memory(&self) -> usize {
         let own = self.acks.len() + self.returns.len() + self.transactions.own.len();
         let lost = self.lost_acks.len() * LOST_ACK;
-        self.tags.memory() + lost + own * 16 + self.transactions.open.len() * size_of::<Settled>()
+        self.tags.memory()
+            + lost
+            + (own + self.again.len()) * 16
+            + self.transactions.open.len() * size_of::<Settled>()
     }
 
     /// Returns true if the broker is about to take all unacked deliveries back.
@@ -113,6 +119,20 @@ impl Settles {
     /// Sends no settle any more: the broker has all unacked deliveries back.
     pub(super) fn mute(&mut self) {
         self.is_mute = true;
+        self.again.clear();
+    }
+
+    /// Notes a delivery that the broker wants to be settled. `again`: it was delivered before.
+    pub(super) fn delivered(&mut self, upstream: u64, again: bool) {
+        self.tags.delivered(upstream);
+        if again {
+            self.again.insert(upstream);
+        }
+    }
+
+    /// Returns true if the broker would take back a delivery that was delivered before already, if the connection ended now.
+    pub(super) fn holds_redelivered(&self) -> bool {
+        !self.again.is_empty()
     }
 
     /// Returns true if acks wait until a window remembers their ids.
@@ -149,12 +169,11 @@ impl Settles {
         };
         let is_ack = id == MethodId::BASIC_ACK;
         if is_tx {
-            self.write(
-                id,
-                requeue,
-                taken.values().map(|shown| shown.upstream).collect(),
-                &mut cx.link.out.upstream,
-            );
+            let tags: Vec<u64> = taken.values().map(|shown| shown.upstream).collect();
+            let again: Vec<u64> = tags.iter().copied().filter(|tag| self.again.contains(tag)).collect();
+            self.write(id, requeue, tags, &mut cx.link.out.upstream);
+            // The broker takes them back if the connection ends before tx.commit-ok.
+            self.again.extend(again);
             let settled = taken.into_iter().map(|(client, shown)| Settled { client, shown, is_ack });
             self.transactions.open.extend(settled);
         } else if is_ack {
@@ -251,6 +270,9 @@ impl Settles {
     fn write(&mut self, id: MethodId, requeue: u8, tags: Vec<u64>, upstream: &mut Lane) {
         if !self.lost_acks.is_empty() {
             tags.iter().for_each(|tag| drop(self.lost_acks.remove(tag)));
+        }
+        if !self.again.is_empty() {
+            tags.iter().for_each(|tag| _ = self.again.remove(tag));
         }
         if self.is_mute {
             return;
@@ -359,6 +381,7 @@ impl Settles {
         };
         let mut acked = Reservations::default();
         for Settled { shown, is_ack, .. } in settled {
+            self.again.remove(&shown.upstream);
             if is_ack {
                 shown.consumed.release(now);
             }
@@ -384,6 +407,7 @@ impl Settles {
         self.acks.clear();
         self.returns.clear();
         self.lost_acks.clear();
+        self.again.clear();
         self.unremembered.clear();
         forget(self.tags.clear().into_values());
         self.recovering.pop_front().unwrap_or(true)
@@ -393,6 +417,7 @@ impl Settles {
 
     /// Handles that the channel is about to end: the broker takes back what is unacked. Acks of the client need not wait any more.
     pub(super) fn end(&mut self) {
+        self.again.clear();
         let Settles { unremembered, acks, transactions, methods, .. } = self;
         methods.clear();
         unremembered.drain(|tags| acks.extend(tags));
