@@ -1,14 +1,14 @@
 //! Chaos that an operator asks for (`hapax chaos`), in front of a real RabbitMQ: with a window and a guard nothing is lost and nothing is
 //! done twice, and without a guard the report says what is. Each run is made over a classic queue and over a quorum queue.
 
-use crate::e2e::publisher::{Publisher, check, publish_while};
+use crate::e2e::publisher::{Publisher, check, persistent, publish_while};
 use crate::e2e::raw::{Login, Publish, Raw, Told, method_frame};
 use crate::e2e::retry;
 use crate::e2e::site::Site;
 use crate::e2e::wait::{self, PATIENCE};
 use amq_protocol::protocol::{AMQPClass, basic, channel};
 use amq_protocol::types::AMQPValue;
-use hapax_testbed::free_port;
+use hapax_testbed::{Leash, free_port};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -271,4 +271,66 @@ fn a_neighbour_in_another_vhost_is_not_troubled() {
     let report = stop(&site);
     assert_eq!(done(&report, "cut") + done(&report, "drop_acks"), 1, "{report:#}");
     assert_eq!(report["rows"][0]["vhost"], "troubled-here");
+}
+
+/// RabbitMQ closes the channel of a consumer that gives a message back to a stream. A consumer that names no offset can't be told from
+/// others, its messages can.
+#[test]
+fn a_stream_is_delivered_once() {
+    const MESSAGES: u64 = 20;
+    let Some(site) = troubled("troubled-stream") else { return };
+    fill(&site, "log", &[of_type("stream")], 0);
+    start(&site, &json!({"seed": 1, "duration": "2m", "redeliver": 1}));
+    let mut client = consumer(&site, "log");
+    wait::until("the consumer reads", PATIENCE, || {
+        matches!(
+            client.receive(),
+            Ok(Some((_, Told::Method(AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(_))))))
+        )
+        .then_some(())
+    });
+    let mut direct = site.direct();
+    direct.confirming(1);
+    for n in 1..=MESSAGES {
+        direct.publish_and_settle(1, &Publish { persistent: true, ..Publish::to("log", &n.to_string()) });
+        let (tag, message) = wait::until("a delivery", PATIENCE, || match client.receive() {
+            Ok(Some((_, Told::Delivered { tag, message }))) => Some((tag, message)),
+            Ok(Some((_, told))) => panic!("{told:?}"),
+            Ok(None) => panic!("the connection has ended"),
+            Err(_) => None,
+        });
+        assert_eq!((tag, message.id()), (n, Some(n.to_string().as_bytes())));
+        let ack = AMQPClass::Basic(basic::AMQPMethod::Ack(basic::Ack { delivery_tag: tag, multiple: false }));
+        client.send(1, &ack);
+    }
+    assert_eq!(done(&stop(&site), "redeliver"), 0);
+}
+
+/// The relay dies while it holds confirms back. Nobody has heard an ack, and what was stored is known to the disk.
+#[test]
+fn a_relay_that_is_killed_with_confirms_in_its_hands_doubles_nothing() {
+    let state = Leash::new("troubled-held").unwrap();
+    let vhost = "troubled-held";
+    let config = format!(
+        "state_dir = \"{}\"\n[chaos]\nenabled = true\nvhosts = [\"{vhost}\"]\n\
+         [[window]]\nname = \"orders\"\nttl = \"1h\"\nstore = \"disk\"\nremember = \"sync\"\n",
+        state.folder().join("state").display()
+    );
+    let Some(mut site) = Site::of_relay(vhost, &config) else { return };
+    let mut direct = site.direct();
+    direct.open_channel(1);
+    direct.declare(1, "q", &[]);
+    start(&site, &json!({"seed": 1, "duration": "2m", "hold_acks": 1, "hold_for": "30s"}));
+    let ids: Vec<String> = (0..50).map(|id| id.to_string()).collect();
+    let mut client = site.client();
+    client.confirming(1);
+    ids.iter().for_each(|id| client.publish(1, &persistent(id)));
+    site.until_metric("commits_total", &[("window", "orders")], 50.0);
+    assert!(client.read_ahead().is_empty(), "no confirm");
+    site.relay_mut().restart();
+    assert!(matches!(client.receive(), Ok(None) | Err(_)), "it has heard nothing");
+    let mut publisher = Publisher::new(vhost, &[site.addr()], ids.clone(), 50);
+    publisher.run(&|_| true);
+    let held = retry::held(&mut direct, "q");
+    assert_eq!((held.len(), held.values().sum::<usize>()), (50, 50));
 }

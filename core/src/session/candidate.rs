@@ -8,6 +8,7 @@ use super::returns::ReturnKey;
 use super::rights::Right;
 use crate::window::{BodyDigest, BodyHasher, Claim, Memo, Mode, Reservation, Tenant, Window};
 use crate::wire::method::Publish;
+use crate::wire::properties::{ContentHeader, IdSource};
 use crate::wire::{ChannelId, emit, scan};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -132,6 +133,11 @@ impl Kept {
 /// Returns the payload of the header of a content.
 pub(super) fn header_of(content: &[u8]) -> &[u8] {
     pieces(content).next().unwrap_or_default()
+}
+
+/// Returns true if this is the header of a delivery from a stream.
+pub(super) fn is_of_stream(header: &[u8]) -> bool {
+    ContentHeader::parse(header, &IdSource::MessageId).is_ok_and(|found| found.is_of_stream())
 }
 
 /// Returns the payloads of the body frames of a content, which begins with its header.

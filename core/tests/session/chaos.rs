@@ -9,6 +9,7 @@ use crate::support::methods::{
     tx_select_ok,
 };
 use crate::support::pair::Pair;
+use amq_protocol::types::AMQPValue;
 use hapax_core::session::{ChaosDeed, ChaosFault, ChaosPlan, ChaosShares, ChaosWhat};
 use hapax_core::window::{Event, ForgetCause};
 use std::time::Duration;
@@ -504,4 +505,18 @@ fn messages_without_an_id_are_troubled_but_never_kept() {
     pair.upstream(ack(1, 1));
     assert!(pair.client_is_cut());
     assert_eq!(desk.count(Event::Forgotten(ForgetCause::InDoubt)), 0);
+}
+
+/// A stream takes nothing back: the broker closes the connection of who tries.
+#[test]
+fn a_delivery_from_a_stream_is_not_redelivered() {
+    let desk = Desk::new();
+    let mut pair = desk.pair();
+    pair.chaos(None);
+    begin(&mut pair, consume_acking(1, "log", "c"), "c");
+    begin_chaos(&mut pair, ChaosFault::Redeliver);
+    let of_stream = job("a").header("x-stream-offset", AMQPValue::LongLongInt(7));
+    shown(&mut pair, &of_stream, 1, 1);
+    says(&mut pair, ack(1, 1), ack(1, 1));
+    assert_eq!(pair.deeds(), []);
 }

@@ -1,14 +1,15 @@
 //! A guard whose store answers late: deliveries keep their order while it is asked, and an ack waits until its id is remembered.
 
 use super::desk::SECOND;
-use super::guard_post::{Post, job, quiet, says, shown, waits};
+use super::guard_post::{Post, begin, job, quiet, says, shown, waits};
 use super::late::{COMMITS, VERDICTS};
 use crate::support::frames::Frames;
 use crate::support::late::{Late, LateWindow};
 use crate::support::methods::{
-    ack, ack_multiple, cancel, cancel_ok, channel_close, get, nack, recover, recover_ok,
+    ack, ack_multiple, cancel, cancel_ok, channel_close, consume_acking, get, nack, recover, recover_ok,
 };
 use crate::support::pair::Pair;
+use amq_protocol::types::AMQPValue;
 use std::sync::Arc;
 
 fn late(how: Late) -> (Post, Arc<LateWindow>) {
@@ -132,4 +133,22 @@ fn an_ack_that_was_held_back_is_not_sent_into_a_recover() {
     assert_eq!((pair.to_client(), pair.to_upstream()), (recover_ok(1), Frames::none()));
     pair.upstream(job("a").deliver(1, "c", 2));
     assert_eq!((pair.to_client(), pair.to_upstream()), (Frames::none(), ack(1, 2)));
+}
+
+/// A consumer of a stream is cancelled while its deliveries wait behind those of a guarded queue. A stream takes nothing back: the broker
+/// would close the connection.
+#[test]
+fn what_came_from_a_stream_is_acked_and_not_given_back() {
+    let (post, store) = late(VERDICTS);
+    let mut pair = post.consumer();
+    begin(&mut pair, consume_acking(1, "log", "d"), "d");
+    waits(&mut pair, &job("a"), 1);
+    let of_stream = job("s").header("x-stream-offset", AMQPValue::LongLongInt(7));
+    pair.upstream(of_stream.deliver(1, "d", 2));
+    quiet(&mut pair);
+    says(&mut pair, cancel(1, "d"), cancel(1, "d"));
+    pair.upstream(cancel_ok(1, "d"));
+    assert_eq!((pair.to_client(), pair.to_upstream()), (cancel_ok(1, "d"), ack(1, 2)));
+    answer(&store, &mut pair, 0);
+    assert_eq!(pair.to_client(), job("a").deliver(1, "c", 1));
 }

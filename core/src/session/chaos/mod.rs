@@ -21,6 +21,7 @@ mod plan;
 pub use self::plan::{ChaosFault, ChaosPlan, ChaosShares};
 
 use super::Output;
+use super::candidate::is_of_stream;
 use super::delivered::RouteMark;
 use super::entry::Entry;
 use crate::window::Claim;
@@ -213,7 +214,7 @@ impl Chaos {
 
     /// Looks at a delivery that the client is shown. `method` and `header` are the payloads of its first two frames. Returns the deed
     /// if the broker shall deliver it again, although the client will ack it. A message that was delivered before is not among those: it
-    /// would come again and again.
+    /// would come again and again. Nor is a message of a stream.
     pub(super) fn recv_shown(
         &mut self,
         (method, header): (&[u8], &[u8]),
@@ -232,7 +233,8 @@ impl Chaos {
             self.tell(deed(ChaosWhat::ShownAgain));
             return None;
         }
-        let drawn = acks && self.draw(ChaosFault::Redeliver, &plan);
+        // A stream takes nothing back: the broker would close the connection.
+        let drawn = acks && !is_of_stream(header) && self.draw(ChaosFault::Redeliver, &plan);
         drawn.then(|| deed(ChaosWhat::Done(ChaosFault::Redeliver)))
     }
 

@@ -251,7 +251,7 @@ impl Judging {
     }
 
     /// Gives back what this consumer has not been shown: it gets nothing any more. The broker has taken the deliveries to a consumer that does
-    /// not ack for acked, so they would be lost; they are shown.
+    /// not ack for acked, so they would be lost; they are shown. A stream takes nothing back, and loses nothing by an ack.
     pub(super) fn take_back(&mut self, gone: u64, cx: &mut Cx<'_>) {
         let is_of = |withheld: &Withheld| withheld.facts.consumer == gone;
         let mut back = self.line.take(is_of);
@@ -265,7 +265,11 @@ impl Judging {
         for withheld in back {
             if !withheld.facts.acks {
                 self.make_ready(withheld, None);
-            } else if !self.settles.is_recovering() {
+            } else if self.settles.is_recovering() {
+                // The broker is about to take it back.
+            } else if withheld.is_of_stream() {
+                self.settles.hide(withheld.facts.upstream);
+            } else {
                 self.settles.give_back(withheld.facts.upstream);
             }
         }

@@ -1,6 +1,7 @@
 //! A delivery that the client has not been shown: its facts, and its frames where they have to be kept.
 
 use super::guarded::Guarded;
+use crate::session::candidate::{header_of, is_of_stream};
 use crate::session::outbox::{Piece, View};
 use crate::window::Ticket;
 use crate::window::{Claim, Memo, Verdict};
@@ -82,6 +83,11 @@ impl Withheld {
     /// Returns the bytes that it takes.
     pub(super) fn weight(&self) -> usize {
         WITHHELD + self.method.view().len() + self.content.len()
+    }
+
+    /// Returns true if a stream has delivered it.
+    pub(super) fn is_of_stream(&self) -> bool {
+        is_of_stream(header_of(&self.content))
     }
 
     /// Adds a frame of the body.
