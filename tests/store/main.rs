@@ -14,6 +14,7 @@ mod e2e;
 mod exactly_once;
 mod examples;
 mod outage;
+mod producers;
 mod redis;
 mod shown;
 mod table;

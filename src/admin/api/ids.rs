@@ -4,7 +4,7 @@
 
 use super::message::{self, Place};
 use super::query::{Query, bad, last_part};
-use super::{ConfiguredWindow, aside, cannot};
+use super::{ConfiguredWindow, aside, cannot, store_may_know_more};
 use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::Now;
@@ -40,6 +40,9 @@ pub(super) struct Id {
     expires_at: Option<String>,
     /// in how many seconds that is
     expires_in_seconds: Option<f64>,
+    /// true: it is not known in this process, and the window's store may know it. It is Redis, which is asked when the id is published, or
+    /// a log that is being read
+    store_may_know_more: bool,
 }
 
 /// The state of an id.
@@ -50,7 +53,7 @@ pub(super) enum IdState {
     Seen,
     /// published, and the outcome is not known yet
     InFlight,
-    /// neither seen nor in flight: a publish of it would be fresh
+    /// neither seen nor in flight: a publish of it would be fresh, unless the window's store knows it
     Unknown,
 }
 
@@ -59,6 +62,8 @@ pub(super) enum IdState {
 pub(super) struct Forgotten {
     /// true if the id was seen before; now it is forgotten
     forgotten: bool,
+    /// true: it was not known in this process, but the window's store may have known it. It is forgotten there, too
+    store_may_know_more: bool,
 }
 
 /// Returns the id, and all keys that a delivery with this id from a guarded queue may have.
@@ -189,6 +194,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, uri: Uri) -> Result<Js
         duplicates: seen.map_or(0, |seen| seen.duplicates),
         expires_at: seen.map(|seen| now.iso(seen.until)),
         expires_in_seconds: seen.map(|seen| now.until(seen.until)),
+        store_may_know_more: state == IdState::Unknown && store_may_know_more(&**window, now.instant),
     }))
 }
 
@@ -221,10 +227,15 @@ pub(super) async fn forget(
         found.watched.window.announce(caller.change(Setting::Forgotten), now);
         let forgotten = each.contains(&true);
         let id = String::from_utf8_lossy(&id);
-        let text = if forgotten { format!("id {id} forgotten") } else { format!("id {id} was not there to forget") };
+        let store_may_know_more = !forgotten && store_may_know_more(&*found.watched.window, now);
+        let text = match (forgotten, store_may_know_more) {
+            (true, _) => format!("id {id} forgotten"),
+            (_, true) => format!("id {id} forgotten, if the store knew it"),
+            _ => format!("id {id} was not there to forget"),
+        };
         admin.journal.add(Kind::Forget, Some(&name), &text, Some(caller.shown()));
         tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, %id, forgotten, "id forgotten");
-        Ok(Json(Forgotten { forgotten }))
+        Ok(Json(Forgotten { forgotten, store_may_know_more }))
     })
     .await
 }

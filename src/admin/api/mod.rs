@@ -31,7 +31,7 @@ pub(super) use events::Events;
 use super::Admin;
 use super::auth::{self, Right};
 use super::complaint::Complaint;
-use crate::config::WindowConfig;
+use crate::config::{StoreKind, WindowConfig};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -39,8 +39,9 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use hapax_core::pressure::Watched;
+use hapax_core::window::Inspect;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -130,6 +131,12 @@ impl Admin {
 /// Returns the error for something that this kind of window can't do.
 fn cannot(what: &str) -> Complaint {
     Complaint::new(StatusCode::UNPROCESSABLE_ENTITY, format!("this kind of window can't {what}"))
+}
+
+/// Returns true if the window's store may know what this process does not. Redis is asked about each id that is not in memory here, and a
+/// log that is being read may have more.
+fn store_may_know_more(window: &dyn Inspect, now: Instant) -> bool {
+    window.store(now).is_some_and(|store| store.kind == StoreKind::Redis.name() || store.recovering)
 }
 
 /// Runs work that takes long for a large window (it removes millions of ids) outside the threads that serve requests.

@@ -1,7 +1,7 @@
 //! `/api/v1/windows/{name}/producers`: the producers of a window with `id = "sequence"`.
 
 use super::query::{Query, bad};
-use super::{ConfiguredWindow, aside};
+use super::{ConfiguredWindow, aside, store_may_know_more};
 use crate::admin::Admin;
 use crate::admin::auth::Caller;
 use crate::admin::clock::Now;
@@ -28,6 +28,9 @@ pub(super) struct Producers {
     entries: u64,
     /// how many it has room for
     capacity: u64,
+    /// true: these are the producers in the memory of this process, and the window's store may know more. It is Redis, which is asked about
+    /// each number, or a log that is being read
+    store_may_know_more: bool,
     /// those that were seen last first
     producers: Vec<Producer>,
 }
@@ -76,6 +79,8 @@ impl From<ProducerFacts> for Producer {
 pub(super) struct ForgottenProducer {
     /// true if the producer was known before; now it is forgotten
     forgotten: bool,
+    /// true: it was not known in this process, but the window's store may have known it. It is forgotten there, too
+    store_may_know_more: bool,
 }
 
 /// Returns the window, if it has producers.
@@ -116,10 +121,12 @@ pub(super) async fn list(
         let query = Query::of(&uri, &["containing", "limit"])?;
         let limit = query.number("limit", LIMIT, MOST)?;
         let containing = query.get("containing").map(String::from_utf8_lossy).unwrap_or_default();
-        let producers = window.producers(limit, &containing, Now::read().instant);
+        let now = Now::read().instant;
+        let producers = window.producers(limit, &containing, now);
         Ok(Json(Producers {
             entries: window.entries().unwrap_or_default() as u64,
             capacity: window.capacity().unwrap_or_default() as u64,
+            store_may_know_more: store_may_know_more(&*window, now),
             producers: producers.into_iter().map(Producer::from).collect(),
         }))
     })
@@ -136,9 +143,17 @@ pub(super) async fn show(
     Path((name, key)): Path<(String, String)>,
 ) -> Result<Json<Producer>, Complaint> {
     let window = find(&admin, &name)?.watched.window;
-    let facts = window.producer(key_of(&key)?, Now::read().instant);
-    let unknown =
-        || Complaint::new(StatusCode::NOT_FOUND, format!("window {name:?} does not know producer {key}"));
+    let now = Now::read().instant;
+    let facts = window.producer(key_of(&key)?, now);
+    let unknown = || {
+        let but = match store_may_know_more(&*window, now) {
+            true => {
+                " in the memory of this process; its store may: look again when the producer has published here"
+            }
+            false => "",
+        };
+        Complaint::new(StatusCode::NOT_FOUND, format!("window {name:?} does not know producer {key}{but}"))
+    };
     facts.map(|facts| Json(facts.into())).ok_or_else(unknown)
 }
 
@@ -157,12 +172,13 @@ pub(super) async fn forget(
     let (producer, now) = (key_of(&key)?, Now::read().instant);
     let forgotten = window.forget_producer(producer, now).unwrap_or_default();
     window.announce(caller.change(Setting::Forgotten), now);
-    let text = if forgotten {
-        format!("producer {key} forgotten")
-    } else {
-        format!("producer {key} was not there to forget")
+    let store_may_know_more = !forgotten && store_may_know_more(&*window, now);
+    let text = match (forgotten, store_may_know_more) {
+        (true, _) => format!("producer {key} forgotten"),
+        (_, true) => format!("producer {key} forgotten, if the store knew it"),
+        _ => format!("producer {key} was not there to forget"),
     };
     admin.journal.add(Kind::Forget, Some(&name), &text, Some(caller.shown()));
     tracing::info!(target: "hapax::admin", peer = %caller, by = caller.by, window = name, producer = key, forgotten, "producer forgotten");
-    Ok(Json(ForgottenProducer { forgotten }))
+    Ok(Json(ForgottenProducer { forgotten, store_may_know_more }))
 }

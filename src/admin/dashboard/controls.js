@@ -242,6 +242,7 @@ const STATES = {
   in_flight: "In flight: the broker has not answered for it yet.",
   unknown: "Unknown: a publish of it would be forwarded.",
 };
+const ELSEWHERE = "Not in the memory of this relay. The window's store may know it, and is asked when the id is published.";
 
 function showFound(answer) {
   const at = (iso, seconds, words) => `${fmt.time(new Date(iso))}, ${words(fmt.span(Math.max(0, Math.round(seconds))))}`;
@@ -250,7 +251,7 @@ function showFound(answer) {
   if (answer.state === "seen") rows.push(["Duplicates since", fmt.count(answer.duplicates)]);
   if (answer.expires_at) rows.push(["Expires", at(answer.expires_at, answer.expires_in_seconds, (span) => `in ${span}`)]);
   $("#found").replaceChildren(
-    h("p", { class: "found", "data-state": answer.state }, STATES[answer.state] ?? answer.state),
+    h("p", { class: "found", "data-state": answer.state }, answer.store_may_know_more ? ELSEWHERE : STATES[answer.state] ?? answer.state),
     h("dl", {}, ...rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { dir: "ltr" }, value)))),
   );
 }
@@ -274,7 +275,7 @@ async function lookup(event) {
     if (shownWindow.name !== window.name) return undefined;
     found = { id, where, window };
     showFound(answer);
-    shown($("#forget"), answer.state === "seen");
+    shown($("#forget"), answer.state === "seen" || answer.store_may_know_more);
   } catch (error) {
     lookupProblem(error.message);
   }
@@ -287,10 +288,10 @@ async function forget() {
   const message = `If “${fmt.visible(id)}” is published again, it is forwarded to the broker as if it were new.`;
   if (!(await confirm({ title: "Forget this id?", message, action: "Forget it" }))) return;
   try {
-    const { forgotten } = await api("DELETE", path(window, where));
+    const { forgotten, store_may_know_more: elsewhere } = await api("DELETE", path(window, where));
     found = null;
     shown($("#forget"), false);
-    const words = forgotten ? "Forgotten: a publish of it will be forwarded." : "It was gone already.";
+    const words = forgotten || elsewhere ? "Forgotten: a publish of it will be forwarded." : "It was gone already.";
     $("#found").replaceChildren(h("p", { class: "found", "data-state": "unknown" }, words));
     $("#look-id").focus({ preventScroll: true });
   } catch (error) {

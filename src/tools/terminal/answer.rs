@@ -259,6 +259,8 @@ pub struct Producers {
     pub entries: u64,
     /// how many there can be
     pub capacity: u64,
+    /// the window's store may know others
+    pub store_may_know_more: bool,
     /// some of them
     pub producers: Vec<Producer>,
 }
@@ -519,6 +521,29 @@ pub struct Id {
     pub expires_at: Option<String>,
     /// until then
     pub expires_in_seconds: Option<f64>,
+    /// it is unknown, but the window's store may know it
+    pub store_may_know_more: bool,
+}
+
+/// `DELETE` of an id, or of a producer.
+#[derive(Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(default)]
+pub struct Forgotten {
+    /// it was known
+    pub forgotten: bool,
+    /// it was not, but the window's store may have known it
+    pub store_may_know_more: bool,
+}
+
+impl Forgotten {
+    /// Says it. `then`: what gets through now.
+    pub fn shown(&self, then: &str) -> String {
+        match (self.forgotten, self.store_may_know_more) {
+            (true, _) => format!("forgotten: {then}"),
+            (_, true) => format!("was not in the relay's memory; its store forgets it, too: {then}"),
+            _ => "was not known".to_owned(),
+        }
+    }
 }
 
 /// `POST /api/v1/windows/{name}/forecast`.

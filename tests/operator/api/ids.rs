@@ -13,7 +13,7 @@ async fn seen_in_flight_unknown() {
     let path = "/api/v1/windows/orders/ids/order-1?exchange=orders&routing_key=new";
     let unknown = site.get(path).await;
     let nothing = json!({"id": "order-1", "state": "unknown", "seen_at": null, "age_seconds": null, "duplicates": 0,
-        "expires_at": null, "expires_in_seconds": null});
+        "expires_at": null, "expires_in_seconds": null, "store_may_know_more": false});
     assert_eq!((unknown.status, unknown.json()), (200, nothing));
     let id = IdValue::Bytes(b"order-1");
     let Verdict::Fresh(reservation) = site.reserve("orders", ORDERS, id) else { panic!("not fresh") };
@@ -40,8 +40,14 @@ async fn forgotten_is_fresh_again() {
     let site = Site::open().await;
     let path = "/api/v1/windows/orders/ids/order-1?routing_key=new";
     site.store("orders", ORDERS, IdValue::Bytes(b"order-1"));
-    assert_eq!(site.change("DELETE", path, "").await.json(), json!({"forgotten": true}));
-    assert_eq!(site.change("DELETE", path, "").await.json(), json!({"forgotten": false}));
+    assert_eq!(
+        site.change("DELETE", path, "").await.json(),
+        json!({"forgotten": true, "store_may_know_more": false})
+    );
+    assert_eq!(
+        site.change("DELETE", path, "").await.json(),
+        json!({"forgotten": false, "store_may_know_more": false})
+    );
     assert_eq!(site.get(path).await.json()["state"], "unknown");
     assert!(matches!(site.reserve("orders", ORDERS, IdValue::Bytes(b"order-1")), Verdict::Fresh(_)));
 }
@@ -79,7 +85,10 @@ async fn ids_are_bytes() {
     let path = "/api/v1/windows/orders/ids/%FF%2Fx%3F%00?routing_key=a+b%2Bc/%C3%BC";
     let seen = site.get(path).await.json();
     assert_eq!((&seen["state"], &seen["id"]), (&json!("seen"), &json!("\u{fffd}/x?\0")));
-    assert_eq!(site.change("DELETE", path, "").await.json(), json!({"forgotten": true}));
+    assert_eq!(
+        site.change("DELETE", path, "").await.json(),
+        json!({"forgotten": true, "store_may_know_more": false})
+    );
 }
 
 #[tokio::test]
@@ -106,7 +115,10 @@ async fn an_id_from_a_header_may_be_a_number() {
     let path = "/api/v1/windows/numbers/ids/-17";
     assert_eq!(site.get(path).await.json()["state"], "seen");
     site.store("numbers", at, IdValue::Bytes(b"-17"));
-    assert_eq!(site.change("DELETE", path, "").await.json(), json!({"forgotten": true}));
+    assert_eq!(
+        site.change("DELETE", path, "").await.json(),
+        json!({"forgotten": true, "store_may_know_more": false})
+    );
     assert_eq!(site.get(path).await.json()["state"], "unknown", "both are forgotten");
     assert_eq!(site.get(path).await.json()["seen_at"], Value::Null);
 }

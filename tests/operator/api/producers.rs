@@ -53,7 +53,10 @@ async fn producers_are_listed_shown_and_forgotten() {
     assert_eq!(site.get(&path).await.json()["name"], "orders-1");
     assert_eq!(publish(&site, "orders-1", 0, &[2]), [false]);
     for forgotten in [true, false] {
-        assert_eq!(site.change("DELETE", &path, "").await.json(), json!({"forgotten": forgotten}));
+        assert_eq!(
+            site.change("DELETE", &path, "").await.json(),
+            json!({"forgotten": forgotten, "store_may_know_more": false})
+        );
     }
     assert_eq!(site.get(&path).await.status, 404);
     assert_eq!(publish(&site, "orders-1", 0, &[2]), [true]);

@@ -1,13 +1,12 @@
 //! `hapax ids get|forget`: one id of one window.
 
 use super::super::ApiClient;
-use super::super::answer::Id;
+use super::super::answer::{Forgotten, Id};
 use super::super::client::Path;
 use super::{Desk, print};
 use crate::tools::reach::Failure;
 use crate::tools::terminal::args::{IdArgs, IdsArgs, IdsCommand};
 use crate::tools::text::{clean, grouped, or_dash, span};
-use serde_json::Value;
 use ureq::http::Method;
 
 pub(super) fn run(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
@@ -24,15 +23,20 @@ pub(super) fn run(args: &IdsArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Re
     }
     let shown = clean(&id.id);
     if method == Method::DELETE {
-        let forgotten = value.get("forgotten").and_then(Value::as_bool) == Some(true);
-        let text = if forgotten { "forgotten: the next publish of it gets through" } else { "was not known" };
-        writeln!(desk.out, "{shown}: {text}")?;
+        let forgotten: Forgotten = client.understand(value)?;
+        writeln!(desk.out, "{shown}: {}", forgotten.shown("the next publish of it gets through"))?;
         return Ok(());
     }
     let known: Id = client.understand(value)?;
     let time = |at: Option<String>| or_dash(at, |at| clean(&at));
     writeln!(desk.out, "id          {shown}")?;
     writeln!(desk.out, "state       {}", clean(&known.state).replace('_', " "))?;
+    if known.store_may_know_more {
+        writeln!(
+            desk.remarks,
+            "it is not in the relay's memory; its store may know it, and is asked when the id is published"
+        )?;
+    }
     if known.state == "seen" {
         let age = or_dash(known.age_seconds, span);
         writeln!(desk.out, "seen        {} ({age} ago)", time(known.seen_at))?;

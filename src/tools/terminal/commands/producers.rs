@@ -1,13 +1,12 @@
 //! `hapax producers list|show|forget`: the producers of a window with `id = "sequence"`.
 
 use super::super::ApiClient;
-use super::super::answer::{Producer, Producers};
+use super::super::answer::{Forgotten, Producer, Producers};
 use super::super::client::Path;
 use super::{Desk, print, table};
 use crate::tools::reach::Failure;
 use crate::tools::terminal::args::{ProducersArgs, ProducersCommand};
 use crate::tools::text::{clean, count, grouped, or_dash, span};
-use serde_json::Value;
 use ureq::http::Method;
 
 pub(super) fn run(args: &ProducersArgs, client: &ApiClient, desk: &mut Desk<'_>) -> Result<(), Failure> {
@@ -32,9 +31,8 @@ pub(super) fn run(args: &ProducersArgs, client: &ApiClient, desk: &mut Desk<'_>)
         return print(desk.out, &value);
     }
     if method == Method::DELETE {
-        let forgotten = value.get("forgotten").and_then(Value::as_bool) == Some(true);
-        let text = if forgotten { "forgotten: all of its numbers get through" } else { "was not known" };
-        writeln!(desk.out, "{}: {text}", clean(key))?;
+        let forgotten: Forgotten = client.understand(value)?;
+        writeln!(desk.out, "{}: {}", clean(key), forgotten.shown("all of its numbers get through"))?;
         return Ok(());
     }
     let one: Producer = client.understand(value)?;
@@ -69,5 +67,11 @@ fn list(all: Producers, desk: &mut Desk<'_>) -> Result<(), Failure> {
     writeln!(desk.out, "{}", table.trim_fmt())?;
     let (entries, capacity) = (grouped(all.entries), grouped(all.capacity));
     writeln!(desk.remarks, "{shown} shown of {entries} remembered; room for {capacity}")?;
+    if all.store_may_know_more {
+        writeln!(
+            desk.remarks,
+            "these are in the relay's memory; its store may know more. A producer is listed when it has published here"
+        )?;
+    }
     Ok(())
 }
