@@ -8,6 +8,9 @@ use super::properties::IdValue;
 const TEXT_MAX: usize = 40;
 /// Above this number, a double can't hold every integer.
 const EXACT: f64 = 9_007_199_254_740_992.0;
+/// From these numbers on, a double and a float may stand for several integers.
+const ONLY_ONE_DOUBLE: i128 = 1 << 53;
+const ONLY_ONE_FLOAT: i128 = 1 << 24;
 
 /// The meaning of a header's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,13 +55,20 @@ pub(super) fn truth(field: Field<'_>) -> Form<bool> {
     }
 }
 
-/// Reads a count: an integer from 0 to 2^63 - 1 of any type, a float or decimal without a fraction, or a text of one.
+/// Reads a count: an integer from 0 to 2^63 - 1 of any type, a float or decimal without a fraction, or a text of one. A float that another
+/// number may be rounded to is bad: two messages would have one number.
 pub(super) fn count(field: Field<'_>) -> Form<u64> {
     const MOST: u64 = i64::MAX as u64;
     let value = match (field.tag, field.value()) {
         (b'V', _) => return Form::Absent,
         (_, IdValue::Bytes(text)) => {
             text_of(text).filter(|text| !text.starts_with('+')).and_then(|text| text.parse().ok())
+        }
+        (b'd', _) => {
+            integer(field).filter(|value| *value < ONLY_ONE_DOUBLE).and_then(|value| value.try_into().ok())
+        }
+        (b'f', _) => {
+            integer(field).filter(|value| *value < ONLY_ONE_FLOAT).and_then(|value| value.try_into().ok())
         }
         _ => integer(field).and_then(|value| u64::try_from(value).ok()),
     };

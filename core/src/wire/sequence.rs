@@ -74,6 +74,10 @@ mod tests {
         [b"S", &u32::try_from(text.len()).unwrap().to_be_bytes()[..], text].concat()
     }
 
+    fn float(tag: u8, octets: &[u8]) -> Vec<u8> {
+        [&[tag], octets].concat()
+    }
+
     #[test]
     fn a_number_is_understood_in_every_sensible_form() {
         let most = i64::MAX.to_be_bytes();
@@ -93,6 +97,12 @@ mod tests {
             (b"b\xff", None),
             (b"T\xff\xff\xff\xff\xff\xff\xff\xff", None),
             (b"d\x40\x45\0\0\0\0\0\0", Some(42)),
+            (&float(b'd', &9_007_199_254_740_991_f64.to_be_bytes()), Some(9_007_199_254_740_991)),
+            (&float(b'f', &16_777_215_f32.to_be_bytes()), Some(16_777_215)),
+            // The number after it is the same float.
+            (&float(b'd', &9_007_199_254_740_992_f64.to_be_bytes()), None),
+            (&float(b'f', &16_777_216_f32.to_be_bytes()), None),
+            (&float(b'f', &123_456_789_f32.to_be_bytes()), None),
             (b"t\x01", None),
             (b"A\0\0\0\0", None),
         ] {
