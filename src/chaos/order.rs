@@ -33,7 +33,19 @@ impl ChaosOrder {
     /// Returns all that is wrong with it.
     pub(super) fn check(&self, settings: &ChaosSettings, windows: &[Watched]) -> Vec<String> {
         let mut wrong = Vec::new();
-        let shown = |duration: Duration| humantime::format_duration(duration).to_string();
+        let mut bounded = |name: &str, duration: Duration, most: Duration, key: &str| {
+            let shown = |duration: Duration| humantime::format_duration(duration).to_string();
+            let (given, least) = (shown(duration), shown(MIN_DURATION));
+            if duration > most {
+                wrong.push(format!("`{name}` is {given}, but {key} is {}", shown(most)));
+            } else if duration < MIN_DURATION {
+                wrong.push(format!("`{name}` is {given}, but must be at least {least}"));
+            }
+        };
+        bounded("duration", self.duration, settings.max_duration, "chaos.max_duration");
+        if self.shares.of(ChaosFault::HoldAcks) > 0.0 {
+            bounded("hold_for", self.hold_for, settings.max_hold, "chaos.max_hold");
+        }
         for fault in ChaosFault::ALL {
             let share = self.shares.of(fault);
             if !(0.0..=1.0).contains(&share) {
@@ -42,22 +54,6 @@ impl ChaosOrder {
         }
         if ChaosFault::ALL.iter().all(|fault| self.shares.of(*fault) == 0.0) {
             wrong.push("nothing is to be done: give one of drop_acks, hold_acks, cut, redeliver and replay a share, as in 0.01".to_owned());
-        }
-        if !(MIN_DURATION..=settings.max_duration).contains(&self.duration) {
-            wrong.push(format!(
-                "`duration` is {}, but chaos.max_duration is {}",
-                shown(self.duration),
-                shown(settings.max_duration)
-            ));
-        }
-        if self.shares.of(ChaosFault::HoldAcks) > 0.0
-            && !(MIN_DURATION..=settings.max_hold).contains(&self.hold_for)
-        {
-            wrong.push(format!(
-                "`hold_for` is {}, but chaos.max_hold is {}",
-                shown(self.hold_for),
-                shown(settings.max_hold)
-            ));
         }
         if self.shares.of(ChaosFault::Replay) > 0.0 && settings.replay.is_none() {
             wrong.push("`replay` needs a client of its own: write [chaos.replay], and below it uri = \"amqp://USER:PASSWORD@HOST:PORT/VHOST\" of this relay's own listener".to_owned());

@@ -125,6 +125,8 @@ async fn what_is_wrong_is_said_at_once() {
         (r#"{"cut": 1.5}"#, "`cut` is 1.5, but must be from 0 to 1"),
         (r#"{"drop_acks": -0.1}"#, "`drop_acks` is -0.1"),
         (r#"{"cut": 0.1, "duration": "1h"}"#, "chaos.max_duration is 10m"),
+        (r#"{"cut": 0.1, "duration": "0s"}"#, "`duration` is 0s, but must be at least 1ms"),
+        (r#"{"cut": 0.1, "duration": "365d"}"#, "but chaos.max_duration is 10m"),
         (r#"{"cut": 0.1, "duration": "soon"}"#, "is no duration"),
         (r#"{"hold_acks": 0.1, "hold_for": "5m"}"#, "chaos.max_hold is 30s"),
         (r#"{"replay": 0.1}"#, "write [chaos.replay]"),
@@ -134,7 +136,8 @@ async fn what_is_wrong_is_said_at_once() {
         assert_eq!(answer.status, 422, "{body}: {answer:?}");
         assert!(answer.error().contains(told), "{body}: {answer:?}");
     }
-    for body in ["", "[]", r#"{"cuts": 0.1}"#, r#"{"cut": "often"}"#] {
+    for body in ["", "[]", r#"{"cut": NaN}"#, r#"{"cut": 1e999}"#, r#"{"cuts": 0.1}"#, r#"{"cut": "often"}"#]
+    {
         assert_eq!(site.change("POST", PATH, body).await.status, 400, "{body}");
     }
     assert_eq!(site.get(PATH).await.json()["run"], Value::Null, "nothing has begun");
