@@ -3,6 +3,7 @@
 use super::server::Server;
 use super::{PATIENCE, REFUSE, Stage, assert_each_once, config, each_passes_once, ids, killed};
 use crate::e2e::kills::Plan;
+use crate::e2e::raw::{Publish, Raw, Told, Value};
 use crate::e2e::retry::{self, Rng};
 use crate::e2e::wait;
 use std::collections::BTreeSet;
@@ -182,4 +183,94 @@ fn the_script_keeps_leases_apart() {
     assert!(lease(2, "three", "10000", "0", "").starts_with("D "));
     call(&redis, "P", 0, &[]);
     assert_eq!(lease(7, "one", "10000", "0", ""), "F 0", "a producer that is not known may begin anywhere");
+}
+
+/// Headers of a number of the producer `p`.
+fn headers(epoch: i64, number: i64) -> [(&'static str, Value<'static>); 3] {
+    let producer = ("x-hapax-producer", Value::Text("p"));
+    [producer, ("x-hapax-sequence", Value::Long(number)), ("x-hapax-epoch", Value::Long(epoch))]
+}
+
+/// A relay stands still with a number in its hands for longer than its lease. Meanwhile the number passes at the other relay, and a process
+/// of a higher epoch begins there. When the relay wakes, it takes back nothing of that, and its own client is a zombie.
+#[test]
+fn a_relay_that_was_paused_takes_nothing_back() {
+    let redis = Server::start();
+    let window = format!("{NUMBERS}\n{REFUSE}");
+    let Some(stage) = Stage::new("redis-paused-numbers", 2, &config(&redis, &redis.url(), &window)) else {
+        return;
+    };
+    let mut clients: Vec<Raw> =
+        stage.relays.iter().map(|relay| Raw::connect(relay.addr(), &stage.vhost)).collect();
+    clients.iter_mut().for_each(|client| client.confirming(1));
+    let publish = |client: &mut Raw, epoch, number: i64| {
+        let id = format!("{epoch}-{number}");
+        client.publish(
+            1,
+            &Publish { headers: &headers(epoch, number), persistent: true, ..Publish::to("q", &id) },
+        );
+        client.next(1)
+    };
+    let is_acked = |told: Told| matches!(told, Told::Ack { .. });
+    assert!(is_acked(publish(&mut clients[0], 1, 1)));
+    // Its publish has gone to Redis and perhaps to the broker, and nobody hears of it.
+    let id = Publish { persistent: true, ..Publish::to("q", "1-2") };
+    clients[0].publish(1, &Publish { headers: &headers(1, 2), ..id });
+    stage.relays[0].stand_still();
+    assert!(is_acked(publish(&mut clients[1], 1, 1)));
+    assert!(is_acked(publish(&mut clients[1], 1, 2)), "when the lease is over, or it was stored");
+    assert!(is_acked(publish(&mut clients[1], 1, 3)));
+    assert!(is_acked(publish(&mut clients[1], 2, 1)), "a new epoch");
+    stage.relays[0].carry_on();
+    let told = clients[0].next(1);
+    assert!(is_acked(told.clone()) || matches!(told, Told::ChannelClosed { code: 406, .. }), "{told:?}");
+    if is_acked(told) {
+        let told = publish(&mut clients[0], 1, 4);
+        assert!(matches!(told, Told::ChannelClosed { code: 406, .. }), "{told:?}");
+    }
+    // What the new epoch has stored is known at both, and what it has not is not.
+    clients[0] = Raw::connect(stage.relays[0].addr(), &stage.vhost);
+    clients[0].confirming(1);
+    for client in &mut clients {
+        assert!(is_acked(publish(client, 2, 1)));
+        assert!(is_acked(publish(client, 2, 2)));
+    }
+    let held = stage.queue();
+    for id in ["1-1", "1-3", "2-1", "2-2"] {
+        assert_eq!(held.get(id), Some(&1), "{id}: {held:?}");
+    }
+    assert!(held["1-2"] <= 2 && !held.contains_key("1-4"), "{held:?}");
+}
+
+/// What is no number is forwarded as a message without an id: nothing of it is remembered. Numbers at the ends of what there is are judged.
+#[test]
+fn numbers_at_their_ends_are_judged_in_redis() {
+    let redis = Server::start();
+    let Some(stage) = Stage::new("redis-ends", 1, &config(&redis, &redis.url(), NUMBERS)) else { return };
+    let mut client = Raw::connect(stage.relays[0].addr(), &stage.vhost);
+    client.confirming(1);
+    for number in [0, i64::MAX, 1, i64::MAX - 1, 1 << 53, (1 << 53) + 1] {
+        for _ in 0..2 {
+            let id = number.to_string();
+            let told = client.publish_and_settle(
+                1,
+                &Publish { headers: &headers(i64::MAX, number), ..Publish::to("q", &id) },
+            );
+            assert!(matches!(told[..], [Told::Ack { .. }]), "{told:?}");
+        }
+    }
+    let held = stage.queue();
+    // A jump of more than 17,000 numbers makes Redis forget those before it.
+    println!("{held:?}");
+    assert_eq!(held.len(), 6, "nothing is lost: {held:?}");
+    assert_eq!((held["0"], held[&i64::MAX.to_string()]), (1, 1), "{held:?}");
+    for no_number in
+        [Value::Long(-1), Value::Bool(true), Value::Text("1.5"), Value::Text("18446744073709551615")]
+    {
+        let headers = [("x-hapax-producer", Value::Text("p")), ("x-hapax-sequence", no_number)];
+        for _ in 0..2 {
+            client.publish_and_settle(1, &Publish { headers: &headers, ..Publish::to("q", "no") });
+        }
+    }
+    assert_eq!(stage.queue().get("no"), Some(&8));
 }
