@@ -4,8 +4,9 @@ use super::{LIMITS, TTL, base};
 use hapax_core::pressure::Accounting;
 use hapax_core::window::engine::EngineKind;
 use hapax_core::window::{
-    Claim, ForgetCause, InDoubt, Inspect, Key, Limits, LocalWindow, Mailbox, Numbering, OnGap, ProducerKey,
-    Refusal, Reservation, Reservations, Rules, TakeOver, Ticket, Verdict, Wait, Window, reserve_one,
+    Claim, EvictionCause, ForgetCause, Found, InDoubt, Inspect, Key, Limits, LocalWindow, Mailbox, Numbering,
+    OnGap, ProducerKey, Refusal, Reservation, Reservations, Rules, TakeOver, Ticket, Verdict, Wait, Window,
+    reserve_one,
 };
 use hapax_core::wire::IdSource;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,18 @@ pub(crate) fn key(producer: u64) -> ProducerKey {
         Claim::Sequence { producer, .. } => producer,
         Claim::Digest(_) => panic!("a digest"),
     }
+}
+
+/// The same of a producer whose digest is as random as a real one, so that shards are not filled evenly.
+fn random(producer: u64, number: u64) -> Claim {
+    let mix = |seed: u64| {
+        let z = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let halves = [1_u64, 2].map(|half| mix((2 * producer + half).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let digest = (u128::from(halves[0]) << 64 | u128::from(halves[1])) & Key::MASK;
+    Claim::Sequence { producer: ProducerKey::new(Key(digest)), epoch: 0, number }
 }
 
 /// One asker.
@@ -225,6 +238,46 @@ fn a_producer_is_evicted_when_it_is_the_least_recently_seen_and_nothing_of_it_is
     drop(in_flight.commit(desk.now, TTL));
     assert!(desk.publish(7, 0, 1) && window.len() == 3);
     assert_eq!(accounting.evicted_total(), 1 + 3);
+}
+
+/// Large windows are divided into shards. A shard that gets more than its part takes the room that others leave.
+#[test]
+fn a_window_with_room_for_all_its_producers_evicts_none() {
+    for capacity in [5_000_u64, 10_000] {
+        let (window, accounting) = window(usize::try_from(capacity).unwrap(), OnGap::Forward);
+        let mut desk = Desk::new(&window);
+        let mut publish = |producer, number| match desk.ask(random(producer, number)) {
+            Verdict::Fresh(reservation) => {
+                reservation.commit(desk.now, TTL);
+                true
+            }
+            Verdict::Duplicate(_) => false,
+            other => panic!("{other:?}"),
+        };
+        for number in 1..=3 {
+            for producer in 0..capacity {
+                assert!(publish(producer, number));
+            }
+            let known = (0..capacity).filter(|producer| !publish(*producer, number)).count();
+            assert_eq!(known as u64, capacity, "duplicates of number {number}");
+        }
+        assert_eq!(window.entries(), usize::try_from(capacity).ok());
+        assert_eq!(accounting.evicted(EvictionCause::Capacity), 0);
+        // One more takes the place of one that was not seen for long.
+        assert!((capacity..capacity + 100).all(|producer| publish(producer, 1)));
+        assert_eq!(window.entries(), usize::try_from(capacity).ok());
+        let known = (0..capacity)
+            .filter(|producer| {
+                desk.window
+                    .find(random(*producer, 3), desk.now)
+                    .is_some_and(|found| matches!(found, Found::Seen(_)))
+            })
+            .count();
+        assert_eq!(known as u64, capacity - 100);
+        // Smaller, it has as many as it is told.
+        window.resize(1_000, desk.now);
+        assert_eq!(window.entries(), Some(1_000));
+    }
 }
 
 #[test]

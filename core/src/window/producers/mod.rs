@@ -19,10 +19,11 @@ mod shard;
 pub use image::ProducerImage;
 pub use key::ProducerKey;
 
-use self::shard::Shard;
+use self::shard::{Room, Shard};
 use super::engine::{Entry, Gone, MOST_IDS, Stamp};
 use super::{CacheAligned, Key};
 use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -139,7 +140,7 @@ pub struct ProducerFacts {
 pub(super) struct Producers {
     shards: Box<[CacheAligned<Mutex<Shard>>]>,
     words: usize,
-    capacity: AtomicUsize,
+    room: Arc<Room>,
     /// How many producers have no name, about. While it is zero, nobody has to look.
     unnamed: AtomicUsize,
 }
@@ -148,12 +149,12 @@ impl Producers {
     pub(super) fn new(capacity: usize, numbering: Numbering) -> Producers {
         let count = if capacity < SHARDS * PER_SHARD { 1 } else { SHARDS };
         let words = numbering.words();
-        let shard =
-            || CacheAligned(Mutex::new(Shard::new(capacity.div_ceil(count), words, numbering.on_gap)));
+        let room = Arc::new(Room::new(capacity));
+        let shard = || CacheAligned(Mutex::new(Shard::new(Arc::clone(&room), words, numbering.on_gap)));
         Producers {
             shards: std::iter::repeat_with(shard).take(count).collect(),
             words,
-            capacity: AtomicUsize::new(capacity),
+            room,
             unnamed: AtomicUsize::new(0),
         }
     }
@@ -272,11 +273,13 @@ impl Producers {
     }
 
     pub(super) fn resize(&self, capacity: usize, gone: &mut impl Gone) {
-        self.capacity.store(capacity, Relaxed);
-        let share = capacity.div_ceil(self.shards.len());
-        self.shards
-            .iter()
-            .for_each(|shard| self.count_names(&mut shard.lock(), |shard| shard.resize(share, gone)));
+        self.room.set_capacity(capacity);
+        // First those shards shrink that have more than their part.
+        for least in [capacity.div_ceil(self.shards.len()), 0] {
+            self.shards
+                .iter()
+                .for_each(|shard| self.count_names(&mut shard.lock(), |shard| shard.resize(least, gone)));
+        }
     }
 
     pub(super) fn sweep(&self, now: Stamp, gone: &mut impl Gone) {
@@ -290,7 +293,7 @@ impl Producers {
     }
 
     pub(super) fn capacity(&self) -> usize {
-        self.capacity.load(Relaxed)
+        self.room.capacity()
     }
 
     pub(super) fn bytes(&self) -> usize {

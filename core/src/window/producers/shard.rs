@@ -1,5 +1,8 @@
 //! One shard of the producers: their records, their bits, and the order in which they make room.
 //!
+//! The room is that of the whole window: a shard that gets more producers than others takes what they leave. It makes room only when the
+//! window is full, and then among its own.
+//!
 //! A producer with something in flight is in no order: it can't be evicted. It comes back as the most recently seen one when its last
 //! message in flight has its outcome.
 
@@ -9,6 +12,8 @@ use crate::window::engine::{Entry, Stamp};
 use crate::window::key::KeyHash;
 use crate::window::{BodyDigest, EvictionCause};
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The end of a list of places.
@@ -93,10 +98,36 @@ impl Record {
     }
 }
 
+/// The room of a window, and how much of it all shards have taken.
+#[derive(Debug)]
+pub(super) struct Room {
+    capacity: AtomicUsize,
+    taken: AtomicUsize,
+}
+
+impl Room {
+    pub(super) fn new(capacity: usize) -> Room {
+        Room { capacity: AtomicUsize::new(capacity.max(1)), taken: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity.load(Relaxed)
+    }
+
+    pub(super) fn set_capacity(&self, capacity: usize) {
+        self.capacity.store(capacity.max(1), Relaxed);
+    }
+
+    /// Returns true if there is no room for so many more.
+    fn lacks(&self, more: usize) -> bool {
+        self.taken.load(Relaxed) + more > self.capacity()
+    }
+}
+
 /// The producers of one lock.
 #[derive(Debug)]
 pub(super) struct Shard {
-    capacity: usize,
+    room: Arc<Room>,
     /// words of bits for each producer
     words: usize,
     on_gap: OnGap,
@@ -118,9 +149,9 @@ impl Shard {
     /// Bytes of its place in the table, on average: the table is between 44 % and 88 % full.
     pub(super) const PLACE: usize = (size_of::<(ProducerKey, u32)>() + 1) * 3 / 2;
 
-    pub(super) fn new(capacity: usize, words: usize, on_gap: OnGap) -> Shard {
+    pub(super) fn new(room: Arc<Room>, words: usize, on_gap: OnGap) -> Shard {
         Shard {
-            capacity: capacity.max(1),
+            room,
             words,
             on_gap,
             places: HashMap::default(),
@@ -371,9 +402,9 @@ impl Shard {
         self.shrink();
     }
 
-    pub(super) fn resize(&mut self, capacity: usize, gone: &mut impl Gone) {
-        self.capacity = capacity.max(1);
-        while self.records.len() > self.capacity && self.oldest != NONE {
+    /// Evicts producers until the window has no more than it has room for, or this shard no more than `least`.
+    pub(super) fn resize(&mut self, least: usize, gone: &mut impl Gone) {
+        while self.room.lacks(0) && self.records.len() > least && self.oldest != NONE {
             self.evict(self.oldest, EvictionCause::Resize, gone);
         }
         self.shrink();
@@ -381,7 +412,7 @@ impl Shard {
 
     pub(super) fn sweep(&mut self, now: Stamp, gone: &mut impl Gone) {
         self.sweep_some(SWEEP_IDLE, now, gone);
-        self.make_room(self.capacity, SWEEP_IDLE, gone);
+        self.make_room(0, SWEEP_IDLE, gone);
     }
 
     pub(super) fn name(&mut self, key: ProducerKey, name: &[u8]) {
@@ -444,7 +475,7 @@ impl Shard {
     /// Adds a producer of which nothing is known, as the most recently seen one.
     fn add(&mut self, key: ProducerKey, epoch: u64, now: Stamp, gone: &mut impl Gone) -> u32 {
         self.sweep_some(SWEEP, now, gone);
-        self.make_room(self.capacity.saturating_sub(1), MAKE_ROOM, gone);
+        self.make_room(1, MAKE_ROOM, gone);
         let at = u32::try_from(self.records.len()).unwrap_or(NONE);
         if self.records.len() == self.records.capacity() {
             // By an eighth: the window's memory is counted.
@@ -455,15 +486,16 @@ impl Shard {
         self.records.push(Record::new(key, epoch, now));
         self.bits.resize(self.records.len() * self.words, 0);
         self.places.insert(key, at);
+        self.room.taken.fetch_add(1, Relaxed);
         self.unnamed += 1;
         self.push(at);
         at
     }
 
-    /// Evicts producers with nothing in flight until there are at most `most`, but no more than `at_once` of them.
-    fn make_room(&mut self, most: usize, at_once: usize, gone: &mut impl Gone) {
+    /// Evicts producers with nothing in flight until the window has room for `more`, but no more than `at_once` of them.
+    fn make_room(&mut self, more: usize, at_once: usize, gone: &mut impl Gone) {
         for _ in 0..at_once {
-            if self.records.len() <= most || self.oldest == NONE {
+            if !self.room.lacks(more) || self.oldest == NONE {
                 return;
             }
             self.evict(self.oldest, EvictionCause::Capacity, gone);
@@ -513,6 +545,7 @@ impl Shard {
             return;
         };
         let record = self.records.swap_remove(slot);
+        self.room.taken.fetch_sub(1, Relaxed);
         self.heap -= record.heap();
         self.unnamed -= usize::from(record.name.is_none());
         self.places.remove(&record.key);
