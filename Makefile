@@ -8,7 +8,7 @@ export RUST_TEST_THREADS ?= $(shell cores=$$(nproc); echo $$((cores > 4 ? cores 
 # A newer Debian for test-4: sid or trixie. By default the newest that can be had.
 SUITE ?=
 
-.PHONY: demo test test-4 test-core chaos hostile api lint fuzz bench growth instructions allocations soak package static test-package publish-check sbom setup
+.PHONY: demo test test-4 test-core chaos hostile api lint fuzz bench growth flat instructions allocations soak package static test-package publish-check sbom setup
 
 # A private RabbitMQ, Hapax before it, 100,000 publishes, and a check of what the queue holds. KEEP=1 leaves both running.
 demo:
@@ -81,6 +81,11 @@ growth:
 	@scripts/setup bench
 	cargo build --release
 	target/release/hapax bench growth --svg docs/images/growth.svg $(BENCH)
+
+# Whether the memory of 10,000 producers with sequences stays flat over a hundred million messages: two to three minutes.
+flat:
+	cargo build --release
+	target/release/hapax bench flat $(BENCH)
 
 # An hour under a steady load (SOAK_SECONDS), and whether memory stays flat.
 soak:

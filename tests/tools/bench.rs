@@ -120,6 +120,53 @@ fn the_share_of_repeats_is_as_asked_and_a_relay_takes_them_out() {
 }
 
 #[test]
+fn producers_number_their_messages_and_a_relay_takes_repeats_out() {
+    let window = "[[window]]\nname = \"orders\"\nid = \"sequence\"\nscope = \"exchange\"\n";
+    let Some(site) = Site::of_relay("bench-producers", window) else { return };
+    let mut client = site.direct();
+    client.open_channel(1);
+    client.declare(1, "q", &[]);
+    let arguments = [
+        "--count",
+        "4000",
+        "--routing-key",
+        "q",
+        "--duplicates",
+        "50%",
+        "--connections",
+        "3",
+        "--producers",
+        "7",
+    ];
+    // Each run begins a new epoch, so its numbers are new again.
+    for run in 1..=2 {
+        let result = measured(site.addr(), &site.vhost, &arguments);
+        assert_eq!(numbers(&result, ["published", "acked", "nacked"]), [4000, 4000, 0]);
+        let fresh = 4000 - result["repeated"].as_u64().unwrap();
+        let stored = site.metrics().sum("publishes_total", &[("verdict", "fresh")]);
+        assert_eq!(ids(&site.vhost).len() as u64, fresh, "run {run}: {stored} in all");
+        let list = site.relay().api("GET", "/api/v1/windows/orders/producers", "");
+        let producers = list["producers"].as_array().unwrap();
+        let names: HashSet<_> = producers.iter().map(|one| one["name"].as_str().unwrap()).collect();
+        assert_eq!((names.len(), names.contains("bench-00000006")), (7, true), "{list}");
+        let counted: u64 = producers.iter().map(|one| one["highest"].as_u64().unwrap()).sum();
+        assert_eq!(
+            (counted, list["producers"][0]["open"].as_u64()),
+            (fresh, Some(1)),
+            "each from 1 on: {list}"
+        );
+    }
+}
+
+#[test]
+fn flat_says_what_is_in_memory_at_each_tenth() {
+    let (code, stdout, stderr) = run(&["flat", "--count", "300k", "--producers", "1k"]);
+    assert_eq!(code, Some(if stderr.contains("memory grows") { 1 } else { 0 }), "{stdout}{stderr}");
+    assert!(stderr.lines().filter(|line| line.contains(" messages: ")).count() >= 2, "{stderr}");
+    assert!(stdout.contains("1,000 producers, 300,000 messages") || code == Some(1), "{stdout}{stderr}");
+}
+
+#[test]
 fn what_it_consumes_is_what_it_has_published() {
     let addr = vhost("bench-consume");
     let result = measured(addr, "bench-consume", &["--count", "5000", "--consume"]);
@@ -185,13 +232,15 @@ fn all_that_is_wrong_with_a_command_line_is_said_at_once() {
         "99999999999",
         "--connections",
         "0",
+        "--producers",
+        "4G",
     ];
     let (code, stdout, stderr) = run(&arguments);
     assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
-    for name in ["--url: ", "--rate: ", "--duplicates: ", "--size: ", "--connections: "] {
+    for name in ["--url: ", "--rate: ", "--duplicates: ", "--size: ", "--connections: ", "--producers: "] {
         assert!(stderr.contains(&format!("error: {name}")), "{name}\n{stderr}");
     }
-    assert_eq!(stderr.matches("    fix: ").count(), 5, "{stderr}");
+    assert_eq!(stderr.matches("    fix: ").count(), 6, "{stderr}");
     for line in [["--count", "0"], ["--duration", "0"], ["--exchange", "e"], ["--confirms", "-1"]] {
         assert_eq!(run(&line).0, Some(2), "{line:?}");
     }

@@ -2,10 +2,12 @@
 
 use super::Error;
 use super::compare::CompareArgs;
+use super::compare::flat::FlatArgs;
 use super::compare::growth::GrowthArgs;
 use super::dial::Target;
 use super::load::{End, Load, Route};
 use super::message::Shape;
+use super::numbers::Producers;
 use crate::tools::text::{Share, parse_count, parse_duration};
 use clap::{Args, Subcommand};
 use std::net::SocketAddr;
@@ -29,6 +31,8 @@ const HEADERS_MAX: usize = 1000;
 /// More connections than any machine has files for.
 const CONNECTIONS_MAX: usize = 60_000;
 const WINDOW_MAX: u32 = 1_000_000;
+/// Their names have eight digits.
+const PRODUCERS_MAX: usize = 100_000_000;
 
 /// The arguments of `hapax bench`.
 #[derive(Args, Clone, PartialEq, Debug)]
@@ -51,6 +55,9 @@ pub(super) enum BenchCommand {
     /// How the cost of a message grows with the window and with the connections
     #[command(hide = true)]
     Growth(GrowthArgs),
+    /// Whether the memory of producers with sequences stays flat
+    #[command(hide = true)]
+    Flat(FlatArgs),
 }
 
 /// The arguments of `hapax bench sink`.
@@ -94,6 +101,9 @@ pub(super) struct LoadArgs {
     /// How many connections publish
     #[arg(long, value_name = "N", default_value_t = 1)]
     connections: usize,
+    /// Number the messages, as so many producers do (x-hapax-producer, x-hapax-sequence and x-hapax-epoch)
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    producers: Option<usize>,
     /// How many messages, over all connections
     #[arg(long, value_name = "N", value_parser = parse_count, conflicts_with = "duration")]
     count: Option<usize>,
@@ -146,6 +156,7 @@ impl LoadArgs {
             ("--headers", self.headers, 0..=HEADERS_MAX),
             ("--confirms", self.confirms as usize, 0..=WINDOW_MAX as usize),
             ("--connections", self.connections, 1..=CONNECTIONS_MAX),
+            ("--producers", self.producers.unwrap_or(1), 1..=PRODUCERS_MAX),
         ] {
             if !range.contains(&value) {
                 let (least, most) = (range.start(), crate::tools::text::grouped(*range.end() as u64));
@@ -178,6 +189,7 @@ impl LoadArgs {
                 headers: self.headers,
                 persistent: self.persistent,
                 mandatory: self.mandatory,
+                producers: self.producers.map(|count| Producers::new(count as u64)),
             },
             duplicates: self.duplicates.0,
             repeat_after: self.repeat_after.map_or(u64::from(self.confirms).max(1000), |ids| ids as u64),

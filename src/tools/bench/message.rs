@@ -1,6 +1,7 @@
 //! The messages of a load: their frames, made once.
 
 use super::ids::{COUNTER_LEN, ID_LEN};
+use super::numbers::{self, Producers};
 use super::outlet::Template;
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame};
 use amq_protocol::protocol::{AMQPClass, basic};
@@ -23,12 +24,14 @@ pub struct Shape {
     pub persistent: bool,
     /// to be returned where no queue takes it
     pub mandatory: bool,
+    /// who numbers them, if anybody does
+    pub producers: Option<Producers>,
 }
 
 impl Default for Shape {
     /// 256 octets, 10 headers, transient.
     fn default() -> Shape {
-        Shape { size: 256, headers: 10, persistent: false, mandatory: false }
+        Shape { size: 256, headers: 10, persistent: false, mandatory: false, producers: None }
     }
 }
 
@@ -109,6 +112,9 @@ fn content(shape: &Shape, id: &str, frame_max: u32) -> Vec<u8> {
         let value = LongString::from(format!("v-{number:06}"));
         headers.insert(ShortString::from(format!("bench-{number:02}")), AMQPValue::LongString(value));
     }
+    for (name, value) in shape.producers.into_iter().flat_map(|producers| numbers::headers(producers.epoch)) {
+        headers.insert(name.into(), value);
+    }
     let properties = basic::AMQPProperties::default()
         .with_message_id(id.into())
         .with_delivery_mode(if shape.persistent { 2 } else { 1 })
@@ -157,6 +163,16 @@ mod tests {
         assert_eq!(&template.bytes[template.at - 16..template.at + 16], b"000000000000abcd0000000000000000");
         assert_eq!(frames(&template.bytes).len(), 3);
         assert_eq!(frames(&template.bytes)[2], (FrameKind::Body, 1, 256));
+    }
+
+    #[test]
+    fn a_publish_has_its_producer_and_its_number_where_they_are_patched() {
+        let producers = Some(Producers { count: 7, epoch: 5 });
+        let template = publish(&Shape { producers, ..Shape::default() }, "", "queue", 1, 131_072);
+        let at = numbers::NumbersAt::find(&template).unwrap();
+        assert_eq!(&template.bytes[at.producer - 11..at.producer + 8], b"S\0\0\0\x0ebench-00000000");
+        assert_eq!(&template.bytes[at.number - 1..at.number + 8], b"l\0\0\0\0\0\0\0\0");
+        assert_eq!(numbers::NumbersAt::find(&publish(&Shape::default(), "", "queue", 1, 131_072)), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod ids;
 mod ledger;
 pub mod load;
 mod message;
+mod numbers;
 mod outlet;
 mod pace;
 mod poll;
@@ -33,6 +34,7 @@ pub use args::BenchArgs;
 pub use dial::Target;
 pub use error::Error;
 pub use message::Shape;
+pub use numbers::Producers;
 pub use tally::Tally;
 
 use args::{BenchCommand, LoadArgs};
@@ -50,6 +52,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Error> {
         Some(BenchCommand::Sink(args)) => sink::run(args.listen),
         Some(BenchCommand::Compare(args)) => compare::run(args),
         Some(BenchCommand::Growth(args)) => compare::growth::run(args),
+        Some(BenchCommand::Flat(args)) => compare::flat::run(args),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A message made once and sent often: many copies in one buffer, a few octets patched in each, one write for all.
 
+use super::numbers::{Numbers, NumbersAt};
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 
@@ -21,6 +22,7 @@ pub(super) struct Batch {
     bytes: Vec<u8>,
     len: usize,
     at: usize,
+    numbers_at: Option<NumbersAt>,
     room: usize,
 }
 
@@ -29,7 +31,8 @@ impl Batch {
     pub(super) fn new(template: &Template, most: usize) -> Batch {
         let len = template.bytes.len().max(1);
         let room = (BATCH_BYTES / len).clamp(1, most.max(1));
-        Batch { bytes: template.bytes.repeat(room), len, at: template.at, room }
+        let numbers_at = NumbersAt::find(template);
+        Batch { bytes: template.bytes.repeat(room), len, at: template.at, numbers_at, room }
     }
 
     /// How many messages it takes.
@@ -40,6 +43,19 @@ impl Batch {
     /// Patches the first messages, one for each patch.
     pub(super) fn patch<const N: usize>(&mut self, patches: impl Iterator<Item = [u8; N]>) {
         self.patch_at(self.at, patches);
+    }
+
+    /// Writes the producers and the numbers of the messages with these counters into the first messages.
+    pub(super) fn patch_numbers(&mut self, numbers: Numbers, counters: impl Iterator<Item = u64>) {
+        let Some(NumbersAt { producer, number }) = self.numbers_at else { return };
+        for (message, counter) in self.bytes.chunks_exact_mut(self.len).zip(counters) {
+            let (digits, octets) = numbers.of(counter);
+            for (at, patch) in [(producer, digits), (number, octets)] {
+                if let Some(slot) = message.get_mut(at..at + patch.len()) {
+                    slot.copy_from_slice(&patch);
+                }
+            }
+        }
     }
 
     /// Patches the first messages at another place.

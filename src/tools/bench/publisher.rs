@@ -4,6 +4,7 @@ use super::Error;
 use super::dial::{Dialed, refusal};
 use super::ids::{Ids, hex};
 use super::ledger::{Ledger, Strange};
+use super::numbers::Numbers;
 use super::outlet::{Batch, Outlet};
 use super::pace::Pace;
 use super::poll::Interest;
@@ -45,6 +46,7 @@ pub(super) struct Publisher {
     /// the beginning of a frame
     input: Vec<u8>,
     ids: Ids,
+    numbers: Option<Numbers>,
     ledger: Option<Ledger>,
     number: u64,
     left: u64,
@@ -63,6 +65,7 @@ impl Publisher {
         dialed: Dialed,
         number: usize,
         ids: Ids,
+        numbers: Option<Numbers>,
         ledger: Option<Ledger>,
         left: u64,
     ) -> Result<Publisher, Error> {
@@ -75,6 +78,7 @@ impl Publisher {
             outlet: Outlet::default(),
             input,
             ids,
+            numbers,
             ledger,
             number: number as u64,
             left,
@@ -131,6 +135,10 @@ impl Publisher {
             let before = self.ids;
             let ids = &mut self.ids;
             batch.patch((0..wanted).map(|_| hex(ids.next())));
+            if let Some(numbers) = self.numbers {
+                let mut ids = before;
+                batch.patch_numbers(numbers, (0..wanted).map(|_| ids.next()));
+            }
             let sent = self.outlet.send(&mut self.stream, batch, wanted);
             let sent = sent.map_err(|error| self.lost("publishing", &error))?;
             if sent < wanted {

@@ -59,7 +59,8 @@ impl Worker {
             };
             let ids = Ids::new(number, load.duplicates, load.repeat_after);
             let ledger = (load.window > 0).then(|| Ledger::new(load.window));
-            let publisher = Publisher::new(dialed, number, ids, ledger, left)?;
+            let numbers = load.shape.producers.map(|producers| producers.of(number as u64, connections));
+            let publisher = Publisher::new(dialed, number, ids, numbers, ledger, left)?;
             poll.add(&publisher.stream, number, publisher.interest)
                 .map_err(Error::io("watching a socket"))?;
             publishers.push(publisher);

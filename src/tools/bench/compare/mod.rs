@@ -13,7 +13,9 @@
 
 mod awake;
 mod files;
+pub(super) mod flat;
 pub(super) mod growth;
+mod producers;
 mod rows;
 mod stand;
 mod stores;
@@ -40,7 +42,8 @@ pub(super) struct CompareArgs {
 }
 
 /// The rows that are measured here; 7 and 8 are those of `cargo bench --bench engines -- 10000 10000000`.
-const ROWS: [u8; 23] = [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25];
+const ROWS: [u8; 24] =
+    [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26];
 
 fn row_number(text: &str) -> Result<u8, String> {
     match text.parse() {
@@ -48,7 +51,7 @@ fn row_number(text: &str) -> Result<u8, String> {
         Ok(7 | 8) => {
             Err("rows 7 and 8 are printed by cargo bench --bench engines -- 10000 10000000".to_owned())
         }
-        _ => Err("the rows are 1 to 6 and 9 to 25".to_owned()),
+        _ => Err("the rows are 1 to 6 and 9 to 26".to_owned()),
     }
 }
 
@@ -130,6 +133,10 @@ pub(super) fn run(args: &CompareArgs) -> Result<(), Error> {
     if wanted(25) {
         say("row 25: guarded deliveries, before the sink");
         done.push(rows::guarded(extent)?);
+    }
+    if wanted(26) {
+        say("row 26: producers with sequences, before the sink");
+        done.extend(producers::rows(extent)?);
     }
     done.retain(|row| wanted(row.number));
     done.sort_by_key(|row| row.number);

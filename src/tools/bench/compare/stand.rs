@@ -21,6 +21,8 @@ use std::time::Duration;
 /// Milliseconds on an idle machine, and some seconds for a relay that reads millions of ids.
 const START: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// jemalloc gives free pages back within ten seconds.
+const SETTLES: Duration = Duration::from_secs(20);
 /// Where Debian has it, if it is not in the path.
 const HAPROXY: &str = "/usr/sbin/haproxy";
 /// Set, these would make the relay another one than its command line says.
@@ -220,6 +222,15 @@ impl Process {
     /// Bytes in RAM.
     pub(super) fn resident(&self) -> Result<f64, Error> {
         usage_of(self.child.id()).map(|(_, resident)| resident as f64)
+    }
+
+    /// Bytes in RAM when it has given back what is free. It rests meanwhile.
+    pub(super) fn settled(&self) -> Result<f64, Error> {
+        let until = now() + SETTLES;
+        while let Some(left) = until.checked_duration_since(now()) {
+            std::thread::park_timeout(left);
+        }
+        self.resident()
     }
 
     /// Processor seconds, user and system, that it has taken for this.
