@@ -82,7 +82,7 @@ growth:
 	cargo build --release
 	target/release/hapax bench growth --svg docs/images/growth.svg $(BENCH)
 
-# Whether the memory of 10,000 producers with sequences stays flat over a hundred million messages: two to three minutes.
+# Whether the memory of 10,000 producers with sequences stays flat over a hundred million messages: four minutes.
 flat:
 	cargo build --release
 	target/release/hapax bench flat $(BENCH)

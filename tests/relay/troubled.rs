@@ -1,11 +1,12 @@
 //! Chaos that an operator asks for (`hapax chaos`), in front of a real RabbitMQ: with a window and a guard nothing is lost and nothing is
 //! done twice, and without a guard the report says what is. Each run is made over a classic queue and over a quorum queue.
 
+use crate::e2e::http;
 use crate::e2e::publisher::{Publisher, check, persistent, publish_while};
 use crate::e2e::raw::{Login, Publish, Raw, Told, method_frame};
 use crate::e2e::retry;
 use crate::e2e::site::Site;
-use crate::e2e::wait::{self, PATIENCE};
+use crate::e2e::wait::{self, PATIENCE, now};
 use amq_protocol::protocol::{AMQPClass, basic, channel};
 use amq_protocol::types::AMQPValue;
 use hapax_testbed::{Leash, free_port};
@@ -333,4 +334,30 @@ fn a_relay_that_is_killed_with_confirms_in_its_hands_doubles_nothing() {
     publisher.run(&|_| true);
     let held = retry::held(&mut direct, "q");
     assert_eq!((held.len(), held.values().sum::<usize>()), (50, 50));
+}
+
+/// A drain ends the run, so the confirms that were held back are written. A new run is refused.
+#[test]
+fn a_drain_ends_the_run_and_lets_confirms_go() {
+    let vhost = "troubled-drain";
+    let config =
+        format!("[timeouts]\ndrain_delay = \"3s\"\n[chaos]\nenabled = true\nvhosts = [\"{vhost}\"]\n");
+    let Some(mut site) = Site::of_relay(vhost, &config) else { return };
+    start(&site, &json!({"seed": 1, "duration": "2m", "hold_acks": 1, "hold_for": "30s"}));
+    let mut client = site.client();
+    client.confirming(1);
+    client.declare(1, "q", &[]);
+    client.publish(1, &persistent("1"));
+    site.until_metric("chaos_faults_total", &[("fault", "hold_acks")], 1.0);
+    let asked = now();
+    site.relay().api("POST", "/api/v1/drain", "");
+    assert_eq!(client.next(1), Told::Ack { tag: 1, multiple: false });
+    assert!(now() < asked + Duration::from_secs(20), "its time was not over");
+    let state = site.relay().api("GET", "/api/v1/chaos", "");
+    assert_eq!((&state["running"], &state["run"]["ended"]), (&json!(false), &json!("drain")));
+    let json = "Content-Type: application/json\r\n";
+    let refused = http::ask(site.relay().admin(), "POST", "/api/v1/chaos", json, r#"{"cut": 1}"#).unwrap();
+    assert!(refused.0 == 409 && refused.1.contains("about to end"), "{refused:?}");
+    drop(client);
+    assert!(site.relay_mut().ended().success());
 }
