@@ -457,6 +457,41 @@ fn the_log_of_numbers_does_not_outgrow_the_producers() {
     assert_eq!(process.files.bytes(), 0);
 }
 
+/// The first segment has expired, and its producer still publishes. Whenever the process dies, all numbers of the producer are known: a
+/// pass puts them into a new segment before the old one goes.
+#[test]
+fn a_segment_of_numbers_expires_and_their_producer_stays_known() {
+    let hands = Hands::new();
+    let mut process = Process::start_of(Kind::Numbers, Fake::default(), &hands, 1, 50).unwrap();
+    let numbers = [0, 4, 8];
+    for key in numbers {
+        process.commit(key);
+    }
+    process.write_all();
+    process.writer.seal();
+    hands.pass(TTL / 2);
+    process.commit(12);
+    process.write_all();
+    hands.pass(TTL / 2 + Duration::from_secs(1));
+    let known = |files: Fake| {
+        let again = Process::start_of(Kind::Numbers, files, &hands, 2, 50).unwrap();
+        again.seen([0, 4, 8, 12, 16])
+    };
+    process.writer.tick(hands.now());
+    assert_eq!(known(process.files.after_kill()), [0, 4, 8, 12], "the pass is under way");
+    process.end_pass();
+    assert_eq!(known(process.files.after_kill()), [0, 4, 8, 12], "the pass has ended");
+    // There is no pass soon after another one. The next segment that has expired waits for it.
+    process.writer.seal();
+    process.commit(16);
+    process.write_all();
+    hands.pass(TTL - Duration::from_secs(1));
+    process.writer.tick(hands.now());
+    process.writer.tick(hands.now());
+    process.end_pass();
+    assert_eq!(known(process.files.after_kill()), [0, 4, 8, 12, 16], "another pass has ended");
+}
+
 /// The window has forgotten a number, and the log has not: the pass waits for the log.
 #[test]
 fn a_pass_of_numbers_waits_for_what_is_forgotten_and_not_written() {
