@@ -97,6 +97,76 @@ fn hundredths(ratio: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pressure::captured::log_of;
+    use crate::pressure::{Accounting, Watched};
+    use crate::window::engine::EngineKind;
+    use crate::window::{
+        Claim, Inspect as _, Key, Limits, LocalWindow, Mailbox, Mode, ProducerKey, Rules, Ticket, Verdict,
+        Window as _, reserve_one,
+    };
+    use crate::wire::IdSource;
+    use std::ops::Range;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    const TTL: Duration = Duration::from_secs(60);
+
+    #[expect(clippy::disallowed_methods, reason = "one base instant; the tests count from there")]
+    fn base() -> Instant {
+        Instant::now()
+    }
+
+    /// A window of sequences with room for ten producers, and its accounting.
+    fn ten_producers() -> (Arc<LocalWindow<Accounting>>, Arc<Accounting>) {
+        let limits = Limits {
+            capacity: 10,
+            ttl: TTL,
+            mode: Mode::Enforce,
+            refresh_on_duplicate: false,
+            waiters_per_id: 64,
+        };
+        let rules = Rules { id: IdSource::Sequence, ..Rules::named("orders") };
+        let accounting = Arc::new(Accounting::new());
+        (LocalWindow::new(rules, limits, EngineKind::default(), Arc::clone(&accounting)), accounting)
+    }
+
+    /// The line says how many producers there are and how many were pushed out. It recommends no capacity: traffic does not tell how many
+    /// producers there will be. It comes once, when the window becomes so full.
+    #[test]
+    fn a_window_that_is_nearly_full_of_producers_says_how_many_there_are() {
+        let (window, accounting) = ten_producers();
+        let start = base();
+        let watched = Watched { window: window.clone(), accounting };
+        let logged = |producers: Range<u128>, second: u64| {
+            let now = start + Duration::from_secs(second);
+            for n in producers {
+                let producer = ProducerKey::new(Key((n + 1) << 64));
+                let claim = Claim::Sequence { producer, epoch: 0, number: 1 };
+                match reserve_one(&window, claim, now, &Arc::new(Mailbox::new()), Ticket(0)) {
+                    Verdict::Fresh(reservation) => drop(reservation.commit(now, TTL)),
+                    other => panic!("{n}: {other:?}"),
+                }
+            }
+            log_of(|| watched.tick(now))
+        };
+        let assert_warns = |text: &str, fields: &[&str]| {
+            assert_eq!(text.lines().count(), 1, "{text}");
+            assert!(text.contains(" WARN ") && text.contains("nearly as many producers"), "{text}");
+            fields.iter().for_each(|field| assert!(text.contains(field), "{field}: {text}"));
+            assert!(!text.contains("recommended") && !text.contains("pressure="), "{text}");
+        };
+        // It is as old as its TTL, so the level tells of nothing but its producers.
+        logged(0..0, 0);
+        logged(0..0, 60);
+        assert_eq!(logged(0..7, 61), "");
+        assert_warns(&logged(7..8, 62), &["window=\"orders\"", "producers=8 ", "capacity=10 ", "evicted=0"]);
+        assert_eq!(logged(8..9, 63), "", "it is said once");
+        assert_warns(&logged(9..13, 64), &["producers=10 ", "capacity=10 ", "evicted=3"]);
+        window.resize(100, start + Duration::from_secs(64));
+        let calm: String = (65..100).map(|second| logged(0..0, second)).collect();
+        assert!(calm.contains(" INFO ") && calm.contains("has room for more producers again"), "{calm}");
+        assert!(calm.contains("capacity=100 ") && !calm.contains(" WARN "), "{calm}");
+    }
 
     #[test]
     fn nobody_is_told_to_set_the_capacity_that_there_is() {

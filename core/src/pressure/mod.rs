@@ -6,6 +6,8 @@
 mod accounting;
 mod ages;
 pub mod budget;
+#[cfg(test)]
+mod captured;
 mod distinct;
 pub mod facts;
 mod ghost;

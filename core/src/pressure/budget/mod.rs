@@ -260,8 +260,8 @@ fn find<'a>(windows: &'a [Watched], name: &str) -> Option<&'a Watched> {
 mod tests {
     use super::*;
     use crate::pressure::Accounting;
+    use crate::pressure::captured::log_of;
     use crate::window::{Key, Limits, LocalWindow, Mailbox, Mode, Rules, Ticket, Verdict, reserve_one};
-    use std::io::{self, Write};
     use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -317,23 +317,8 @@ mod tests {
     }
 
     /// Collects log lines.
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     /// Returns window, old capacity and new capacity of each logged resize.
-    fn resizes(lines: &Lines) -> Vec<(usize, usize, usize)> {
-        let text = String::from_utf8(std::mem::take(&mut *lines.0.lock())).unwrap();
+    fn resizes(text: &str) -> Vec<(usize, usize, usize)> {
         let field = |line: &str, name: &str| -> String {
             let (_, rest) = line.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("{name}: {line}"));
             rest.split_whitespace().next().unwrap().trim_matches('"').to_owned()
@@ -354,29 +339,22 @@ mod tests {
         let mut capacities = [start; 2];
         let takes = |capacity| full(ENGINE.bytes_at(capacity), capacity) + FIXED;
         let (mut now, mut ids, mut together) = (base(), 0, 0);
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        tracing::subscriber::with_default(log, || {
-            for busy in [0, 1, 0] {
-                for _ in 0..150 {
-                    now += SECOND;
-                    for (n, watched) in windows.iter().enumerate() {
-                        second(watched, &mut ids, if n == busy { 4_000 } else { 10 }, now);
-                    }
-                    lines.0.lock().clear();
-                    budget.tick(&windows, now);
-                    let resizes = resizes(&lines);
-                    together += usize::from(resizes.len() == 2);
-                    for (window, from, to) in resizes {
-                        assert_eq!(capacities[window], from);
-                        capacities[window] = to;
-                        let sum = capacities.map(takes).iter().sum::<usize>();
-                        assert!(sum <= bytes, "{sum} of {bytes} bytes at {capacities:?}");
-                    }
+        for busy in [0, 1, 0] {
+            for _ in 0..150 {
+                now += SECOND;
+                for (n, watched) in windows.iter().enumerate() {
+                    second(watched, &mut ids, if n == busy { 4_000 } else { 10 }, now);
+                }
+                let resizes = resizes(&log_of(|| budget.tick(&windows, now)));
+                together += usize::from(resizes.len() == 2);
+                for (window, from, to) in resizes {
+                    assert_eq!(capacities[window], from);
+                    capacities[window] = to;
+                    let sum = capacities.map(takes).iter().sum::<usize>();
+                    assert!(sum <= bytes, "{sum} of {bytes} bytes at {capacities:?}");
                 }
             }
-        });
+        }
         assert!(together > 0, "both were resized in one tick");
     }
 }
