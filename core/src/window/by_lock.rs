@@ -9,7 +9,8 @@ pub(super) struct ByLock {
     ends: [u8; Key::LOCKS],
 }
 
-const _: () = assert!(HINTED <= u8::MAX as usize && Key::LOCKS <= u8::MAX as usize);
+const _: () = assert!(HINTED <= u8::MAX as usize);
+const _: () = assert!(Key::LOCKS <= u8::MAX as usize);
 
 impl ByLock {
     /// Groups these keys. Leaves out those behind the first [`HINTED`].
