@@ -307,9 +307,18 @@ impl Leases {
         self.inner.lock().held.contains_key(&key)
     }
 
-    /// Gives the lease of this key back.
-    pub(super) fn release(&self, key: Key) {
-        let released = self.inner.lock().held.remove(&key);
+    /// Returns the lease of this key that is held.
+    pub(super) fn of(&self, key: Key) -> Option<Lease> {
+        self.inner.lock().held.get(&key).map(|held| held.lease)
+    }
+
+    /// Gives this lease of a key back. If another one is held by now, that one stays: a later publish has it.
+    pub(super) fn release(&self, key: Key, lease: Lease) {
+        let released = {
+            let mut inner = self.inner.lock();
+            let is_held = inner.held.get(&key).is_some_and(|held| held.lease == lease);
+            if is_held { inner.held.remove(&key) } else { None }
+        };
         if let Some(Held { claim, lease, .. }) = released {
             self.push(Question { claim, lease, what: Request::Release });
         }
@@ -390,5 +399,27 @@ impl Inner {
             }
             Entry::Occupied(_) | Entry::Vacant(_) => VecDeque::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A publish has given up its lease, and a later one has got its own before that was noted. Without its lease, another relay would let
+    /// the same id through.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "one instant, which nothing compares")]
+    fn only_the_lease_that_somebody_has_had_is_given_back() {
+        let (leases, claim, now) = (Leases::default(), Claim::Digest(Key(7)), Instant::now());
+        let [first, second] = [1, 2].map(|serial| Lease { serial, keep: 0 });
+        leases.hold(claim, first, now);
+        assert_eq!(leases.of(claim.key()), Some(first));
+        leases.hold(claim, second, now);
+        leases.release(claim.key(), first);
+        assert_eq!((leases.of(claim.key()), leases.asks()), (Some(second), false));
+        leases.release(claim.key(), second);
+        let question = Question { claim, lease: second, what: Request::Release };
+        assert_eq!((leases.of(claim.key()), leases.take(9)), (None, vec![question]));
     }
 }

@@ -189,7 +189,7 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
             }
             mailbox.deliver(waiter.ticket, verdict);
         }
-        self.settle(claim.key());
+        self.settle(claim.key(), Some(lease));
     }
 
     /// The number is not let through: all publishes that have waited hear it.
@@ -316,10 +316,13 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         verdict.unwrap_or(Verdict::Crowded)
     }
 
-    /// Gives the lease of a key back that is not in flight here any more.
-    fn settle(&self, key: Key) {
-        if self.leases.is_held(key) && !self.table().is_in_flight(key) {
-            self.leases.release(key);
+    /// Gives a lease back if its key is not in flight here any more. The caller names the lease that it has had: another publish may get
+    /// one at any moment, and its key is not in flight yet then.
+    fn settle(&self, key: Key, lease: Option<Lease>) {
+        if let Some(lease) = lease
+            && !self.table().is_in_flight(key)
+        {
+            self.leases.release(key, lease);
         }
     }
 
@@ -338,7 +341,9 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
                         mailbox.deliver(ticket, verdict);
                     }
                 }
-                unanswered.iter().for_each(|question| self.settle(question.claim.key()));
+                unanswered
+                    .iter()
+                    .for_each(|question| self.settle(question.claim.key(), Some(question.lease)));
             }
         }
     }
