@@ -101,8 +101,7 @@ mod tests {
     use crate::pressure::{Accounting, Watched};
     use crate::window::engine::EngineKind;
     use crate::window::{
-        Claim, Inspect as _, Key, Limits, LocalWindow, Mailbox, Mode, ProducerKey, Rules, Ticket, Verdict,
-        Window as _, reserve_one,
+        Claim, Key, Limits, LocalWindow, Mailbox, Mode, ProducerKey, Rules, Ticket, Verdict, reserve_one,
     };
     use crate::wire::IdSource;
     use std::ops::Range;
