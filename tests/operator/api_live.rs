@@ -150,7 +150,7 @@ fn an_id_is_looked_up_and_forgotten_as_it_was_published() {
     let elsewhere = path.replace("vhost=lookup", "vhost=/");
     assert_eq!(site.relay().api("GET", &elsewhere, "")["state"], "unknown");
 
-    assert_eq!(site.relay().api("DELETE", &path, ""), json!({"forgotten": true}));
+    assert_eq!(site.relay().api("DELETE", &path, "")["forgotten"], true);
     acked(&client.publish_and_settle(1, &publish));
     acked(&client.publish_and_settle(1, &publish));
     assert_eq!(client.drain(1, "a queue/é").len(), 2, "the one before it was forgotten and the one after");
