@@ -38,7 +38,7 @@ struct Guards {
 }
 
 impl Windows for Guards {
-    /// What is published to this exchange is judged, too.
+    /// A window judges the messages of one exchange.
     fn find(&self, _: &[u8], exchange: &[u8]) -> Option<Arc<dyn Window>> {
         (exchange == b"judged").then(|| self.window.clone())
     }

@@ -35,7 +35,7 @@ pub fn text_of(id: u32) -> String {
     format!("id-{}", without_death(id))
 }
 
-/// So far are the ids of two epochs apart.
+/// The ids of two epochs are this far apart.
 pub const EPOCH: u32 = 100_000;
 /// The last epoch.
 pub const EPOCHS: u32 = 9;

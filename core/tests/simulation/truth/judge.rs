@@ -73,7 +73,7 @@ impl Truth {
             copy.forwarded.is_some_and(|forwarded| forwarded < *began)
                 && taken.is_some_and(|taken| taken < p.begun)
         };
-        // What stands twice in one transaction shares the fate of the first, which nobody can have acked.
+        // A repeated message of one transaction shares the fate of the first one, which no consumer can have acked yet.
         let place = |p: &Publish| (p.link, p.channel, p.era, p.transaction);
         let is_repeated = p.transaction.is_some() && place(copy) == place(p);
         let is_sure = !self.has_crashed && !self.overtaken.contains_key(&key) && !is_repeated;

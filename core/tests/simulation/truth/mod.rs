@@ -410,8 +410,8 @@ impl Truth {
         self.publishes.iter_mut().filter(touched).for_each(|p| p.excused |= p.reached.is_none());
     }
 
-    /// The relay cuts a client. What it has read and not yet looked at counts for nothing on a channel that has not shown before that its
-    /// client hears of no outcome: nobody can tell.
+    /// The relay cuts a client. It may lose a first message without confirms that it has read and not yet looked at: nothing has shown
+    /// before that the client of this channel hears of no outcome.
     pub fn cut(&mut self, link: LinkId) {
         let place = |p: &Publish| (p.channel, p.era);
         let of_link = |p: &&Publish| p.link == link && p.tag.is_none() && !p.tx;
