@@ -29,6 +29,14 @@ pub(super) enum Admitted {
     Refused(Refusal),
 }
 
+impl Admitted {
+    /// The answer to an id that is seen with this body, or not at all.
+    #[inline]
+    pub(super) fn of_id(seen: Option<BodyDigest>) -> Admitted {
+        seen.map_or(Admitted::Fresh(Leaving::default()), Admitted::Seen)
+    }
+}
+
 impl Memory {
     /// Makes an empty memory for at most `capacity` ids or producers.
     pub(super) fn new(rules: &Rules, engine: EngineKind, capacity: usize) -> Memory {
@@ -67,9 +75,7 @@ impl Memory {
                     Admission::Gap => Admitted::Refused(Refusal::Gap),
                 }
             }
-            _ => self
-                .touch(claim, now, refresh, gone)
-                .map_or(Admitted::Fresh(Leaving::default()), Admitted::Seen),
+            _ => Admitted::of_id(self.touch(claim, now, refresh, gone)),
         }
     }
 

@@ -14,7 +14,7 @@ use super::commit_group::CommitGroup;
 use super::dials::Clock;
 use super::engine::{Compact, Entry, Stamp, Store};
 use super::event::{Event, EvictionCause, ForgetCause, Listener};
-use super::flight::{Flight, Flights, Next, Placed, Shard, Stored, Taken};
+use super::flight::{Flight, Flights, Next, Placed, Shard, Stored, Taken, Turns};
 use super::memory::{Admitted, Memory, Removed};
 use super::producers::{Leaving, Refusal};
 use super::tap::Tap;
@@ -22,7 +22,7 @@ use super::{
     Ask, BodyDigest, Claim, Commit, Committed, HINTED, Key, Mailbox, ProducerImage, ProducerKey, Recorder,
     Republish, Reservation, Seen, TakeOver, Tenant, Ticket, Turn, Verdict, Wait, Window,
 };
-use std::collections::hash_map::Entry as MapEntry;
+use std::collections::hash_map::{Entry as MapEntry, VacantEntry};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -266,18 +266,8 @@ impl<L: Listener + ?Sized> Table<L> {
                     MapEntry::Vacant(free) => {
                         let ids = ids.get_or_insert_with(|| engine.hold(key));
                         let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
-                        match ids.touch(key, now, self.refresh_on_duplicate, &mut gone) {
-                            Some(body) => {
-                                self.notice(Event::Duplicate { claim, now });
-                                Judgement::Duplicate(body)
-                            }
-                            None => {
-                                let turn = turns.draw();
-                                free.insert(Flight::new(turn));
-                                self.notice(Event::Fresh { claim });
-                                Judgement::Fresh(turn)
-                            }
-                        }
+                        let seen = ids.touch(key, now, self.refresh_on_duplicate, &mut gone);
+                        self.admitted(Admitted::of_id(seen), claim, now, free, turns)
                     }
                 };
                 if let Some(to) = judgements.get_mut(usize::from(*place)) {
@@ -306,7 +296,21 @@ impl<L: Listener + ?Sized> Table<L> {
             MapEntry::Vacant(free) => free,
         };
         let mut gone = |key, entry, cause| self.evicted(now, key, entry, cause);
-        match self.memory.admit(claim, now, self.refresh_on_duplicate, &mut gone) {
+        let admitted = self.memory.admit(claim, now, self.refresh_on_duplicate, &mut gone);
+        self.admitted(admitted, claim, now, free, turns)
+    }
+
+    /// Judges a publish by what the memory says of its claim, which is not in flight. A fresh one is in flight from now on.
+    #[inline]
+    fn admitted(
+        &self,
+        admitted: Admitted,
+        claim: Claim,
+        now: Stamp,
+        free: VacantEntry<'_, Key, Flight>,
+        turns: &mut Turns,
+    ) -> Judgement {
+        match admitted {
             Admitted::Seen(body) => {
                 self.notice(Event::Duplicate { claim, now });
                 Judgement::Duplicate(body)
