@@ -21,7 +21,7 @@ struct Case {
     asks: bool,
 }
 
-/// What a command has printed: to people, and beside that.
+/// The two outputs of a command.
 struct Said {
     code: Option<i32>,
     out: String,
@@ -40,6 +40,12 @@ fn producers(relay: &Relay, arguments: &[&str]) -> Said {
         .unwrap();
     let text = |octets| String::from_utf8(octets).unwrap();
     Said { code: output.status.code(), out: text(output.stdout), remarks: text(output.stderr) }
+}
+
+/// Forgets a producer that is known.
+fn forget(relay: &Relay, key: &str) {
+    let Said { out, remarks, .. } = producers(relay, &["forget", key]);
+    assert!(out.contains("all of its numbers get through"), "{out}{remarks}");
 }
 
 /// The words of the only producer in the list: its name or `-`, its key, its epoch, its highest number.
@@ -133,28 +139,15 @@ fn run(case: &Case) {
     let key = now;
 
     // Forgotten, its numbers get through, and so does a lower epoch.
-    let forgotten = producers(&relay, &["forget", &key]);
-    assert!(
-        forgotten.out.contains("all of its numbers get through"),
-        "{}{}",
-        forgotten.out,
-        forgotten.remarks
-    );
+    forget(&relay, &key);
     publish(&relay, &vhost, 2, &[3, 3]);
     assert_eq!(held(&vhost), once(&["2-3"]));
-    let again = producers(&relay, &["forget", &key]);
-    assert!(again.out.contains("all of its numbers get through"), "{}{}", again.out, again.remarks);
+    forget(&relay, &key);
     publish(&relay, &vhost, 1, &[9]);
     assert_eq!(held(&vhost), once(&["1-9"]));
 
     // It is forgotten in the store, too, whether the relay has it in memory or not.
-    let forgotten = producers(&relay, &["forget", &key]);
-    assert!(
-        forgotten.out.contains("all of its numbers get through"),
-        "{}{}",
-        forgotten.out,
-        forgotten.remarks
-    );
+    forget(&relay, &key);
     restart(&mut relay, store);
     publish(&relay, &vhost, 1, &[9]);
     assert_eq!(held(&vhost), once(&["1-9"]));

@@ -8,7 +8,7 @@ use super::properties::IdValue;
 const TEXT_MAX: usize = 40;
 /// Above this number, a double can't hold every integer.
 const EXACT: f64 = 9_007_199_254_740_992.0;
-/// From these numbers on, a double and a float may stand for several integers.
+/// A double or a float of this size, or larger, may stand for several integers.
 const ONLY_ONE_DOUBLE: i128 = 1 << 53;
 const ONLY_ONE_FLOAT: i128 = 1 << 24;
 

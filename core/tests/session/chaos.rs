@@ -1,12 +1,12 @@
 //! Chaos: what a session does on purpose is what the world does, and nothing is lost by it.
 
 use super::desk::{Desk, SECOND, m, publish, unheard};
+use super::guard::in_tx;
 use super::guard_post::{Post, begin, hidden, job, says, shown};
 use crate::support::frames::{Frames, message};
 use crate::support::methods::{
     ack, ack_multiple, connection_close, connection_close_ok, consume, consume_acking, consume_ok, give_back,
-    nack, queue_declare, queue_declare_ok, recover, recover_ok, tx_commit, tx_commit_ok, tx_select,
-    tx_select_ok,
+    nack, queue_declare, queue_declare_ok, recover, recover_ok, tx_commit, tx_commit_ok,
 };
 use crate::support::pair::Pair;
 use amq_protocol::types::AMQPValue;
@@ -248,12 +248,7 @@ fn a_delivery_that_came_back_does_not_come_back_once_more() {
 #[test]
 fn an_ack_in_a_transaction_does_not_count_before_its_commit() {
     let post = Post::new();
-    let mut pair = post.pair();
-    pair.client(tx_select(1));
-    pair.upstream(tx_select_ok(1));
-    pair.to_client();
-    pair.to_upstream();
-    begin(&mut pair, consume_acking(1, "q", "c"), "c");
+    let mut pair = in_tx(&post);
     begin_chaos(&mut pair, ChaosFault::Cut);
     pair.upstream(job("a").redelivered(1, "c", 1));
     pair.to_client();
@@ -375,12 +370,7 @@ fn several_acks_at_once_keep_their_meaning() {
 #[test]
 fn an_ack_in_a_transaction_is_left_alone() {
     let post = Post::new();
-    let mut pair = post.pair();
-    pair.client(tx_select(1));
-    pair.upstream(tx_select_ok(1));
-    pair.to_client();
-    pair.to_upstream();
-    begin(&mut pair, consume_acking(1, "q", "c"), "c");
+    let mut pair = in_tx(&post);
     begin_chaos(&mut pair, ChaosFault::Redeliver);
     shown(&mut pair, &job("a"), 1, 1);
     says(&mut pair, ack(1, 1), ack(1, 1));

@@ -505,7 +505,7 @@ fn recover_async_is_as_recover_and_not_answered() {
 
 // ---- transactions ----------------------------------------------------------------------------------------------------
 
-fn in_tx(post: &Post) -> Pair {
+pub(super) fn in_tx(post: &Post) -> Pair {
     let mut pair = post.pair();
     says(&mut pair, tx_select(1), tx_select(1));
     pair.upstream(tx_select_ok(1));

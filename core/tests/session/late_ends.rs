@@ -16,6 +16,18 @@ use std::time::Duration;
 /// The ways in which a channel or its connection ends.
 type End = fn(&mut Pair);
 
+/// The ends of a connection whose client may still have something that waits.
+const ENDS: [End; 3] = [
+    |pair| pair.client(connection_close(200, "bye")),
+    |pair| {
+        pair.drain();
+        // The rest of the last message does not come.
+        pair.advance(5 * SECOND);
+        pair.drain_overdue();
+    },
+    Pair::client_eof,
+];
+
 /// A publish that the store has not answered for long has not waited for anybody yet when it learns that its id is in flight.
 #[test]
 fn patience_counts_from_the_verdict_and_not_from_the_question() {
@@ -113,14 +125,7 @@ fn a_delivery_does_not_overtake_the_reply_that_its_consumer_waits_for() {
 /// A client without confirms can't know that its publish was dropped, so the publish is sent when the time is over.
 #[test]
 fn a_silent_clients_publishes_are_not_lost_with_a_silent_store() {
-    let drain: End = |pair| {
-        pair.drain();
-        // The rest of the last message does not come.
-        pair.advance(5 * SECOND);
-        pair.drain_overdue();
-    };
-    let ends: [End; 3] = [|pair| pair.client(connection_close(200, "bye")), drain, Pair::client_eof];
-    for (number, end) in ends.into_iter().enumerate() {
+    for (number, end) in ENDS.into_iter().enumerate() {
         let (desk, late) = late_as(Late { waits_on: true, ..VERDICTS }, |_| ());
         let mut pair = shown_without_confirms(&desk, &late);
         desk.store("seen");
@@ -140,16 +145,10 @@ fn a_silent_clients_publishes_are_not_lost_with_a_silent_store() {
     }
 }
 
-/// From `confirm.select` on the client hears of its publishes, so it publishes again what has no ack. Unjudged it could be stored twice.
+/// A client that has selected confirms publishes again what has no ack. Forwarded unjudged, that could be stored twice.
 #[test]
 fn what_stands_behind_a_confirm_select_is_not_sent_when_the_time_is_over() {
-    let drain: End = |pair| {
-        pair.drain();
-        pair.advance(5 * SECOND);
-        pair.drain_overdue();
-    };
-    let ends: [End; 3] = [|pair| pair.client(connection_close(200, "bye")), drain, Pair::client_eof];
-    for (number, end) in ends.into_iter().enumerate() {
+    for (number, end) in ENDS.into_iter().enumerate() {
         let (desk, late) = late_as(Late { waits_on: true, ..VERDICTS }, |_| ());
         let mut pair = shown_without_confirms(&desk, &late);
         unheard(&mut pair, m("a").publish(1) + confirm_select(1) + m("b").publish(1) + m("c").publish(1));

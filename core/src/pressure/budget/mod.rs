@@ -316,7 +316,6 @@ mod tests {
         assert!(took <= set_aside, "{took} bytes of {set_aside}");
     }
 
-    /// Collects log lines.
     /// Returns window, old capacity and new capacity of each logged resize.
     fn resizes(text: &str) -> Vec<(usize, usize, usize)> {
         let field = |line: &str, name: &str| -> String {

@@ -118,7 +118,7 @@ impl Room {
         self.capacity.store(capacity.max(1), Relaxed);
     }
 
-    /// Returns true if there is no room for so many more.
+    /// Returns true if this many more find no room.
     fn lacks(&self, more: usize) -> bool {
         self.taken.load(Relaxed) + more > self.capacity()
     }

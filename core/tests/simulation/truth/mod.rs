@@ -183,7 +183,7 @@ impl Truth {
         u32::try_from(self.publishes.len()).expect("fewer than four billion")
     }
 
-    /// Whose number a publish has, and in which epoch; `None`: its window does not count.
+    /// Returns the producer of a publish, and the epoch; `None`: its window does not count.
     fn counts(&self, what: What) -> Option<(Producer, u32)> {
         let (window, exchange, routing_key, id) = self.key(what)?;
         let Counted { producer, epoch, .. } = counted(id);
