@@ -1,6 +1,6 @@
 // The table of all windows: sorted by any column, filtered by name as the list at the left is, and exported.
 
-import { $, attribute, h, level, named, shown, text } from "./dom.js";
+import { $, attribute, h, level, named, rows, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 import { download } from "./live.js";
 
@@ -61,9 +61,7 @@ function draw() {
   drawn = Date.now();
   const column = COLUMNS.find(([name]) => name === by);
   const windows = column ? last.toSorted((a, b) => compare(column, a, b)) : last;
-  const focused = document.activeElement?.closest("#all-list")?.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-  $("#all-list tbody").replaceChildren(...windows.map(row));
-  if (focused !== null) [...$("#all-list tbody").querySelectorAll("a")].find((a) => a.getAttribute("href") === focused)?.focus({ preventScroll: true });
+  rows($("#all-list tbody"), windows, ({ name }) => name, row);
 }
 
 function sort(name, isNumber) {

@@ -11,7 +11,7 @@ import * as all from "./all.js";
 import * as clients from "./clients.js";
 import * as controls from "./controls.js";
 import * as drift from "./drift.js";
-import { $, $$, announce, attribute, h, level, named, shown, text } from "./dom.js";
+import { $, $$, announce, attribute, h, keyed, level, named, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 import { History } from "./history.js";
 import { api, follow } from "./live.js";
@@ -55,10 +55,8 @@ function list(windows, current) {
   }
   const key = JSON.stringify(visible.map(({ name }) => name));
   if (element.dataset.key !== key) {
-    const focused = document.activeElement?.getAttribute("href");
     element.dataset.key = key;
-    element.replaceChildren(...visible.map(listItem));
-    if (focused?.startsWith("#/windows/")) $$("a", element).find((a) => a.getAttribute("href") === focused)?.focus();
+    keyed(element, visible, ({ name }) => name, listItem);
     if (visible.length === 0) element.append(h("li", { class: "empty" }, "No window has that in its name"));
   }
   for (const [index, window] of visible.entries()) {

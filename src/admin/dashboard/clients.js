@@ -1,6 +1,6 @@
 // Lists the client connections, a page at a time, and closes them. The list is requested every few seconds while it is visible.
 
-import { $, attribute, confirm, h, named, shown, text } from "./dom.js";
+import { $, attribute, confirm, h, named, rows, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 import { api } from "./live.js";
 
@@ -75,9 +75,7 @@ async function ask() {
   shown($("#pages"), total > PAGE);
   attribute($("#page-back"), "disabled", offset === 0 ? "" : null);
   attribute($("#page-on"), "disabled", offset + connections.length >= total ? "" : null);
-  const focused = document.activeElement?.dataset.close;
-  $("#client-list tbody").replaceChildren(...connections.map(row));
-  if (focused) $(`#client-list [data-close="${focused}"]`)?.focus({ preventScroll: true });
+  rows($("#client-list tbody"), connections, ({ id, peer, user }) => `${id} ${peer} ${user}`, row);
 }
 
 /** Requests the list once the relay answers, although it is out of view: whether there are clients is known from then on. */

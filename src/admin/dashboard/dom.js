@@ -39,6 +39,41 @@ export function shown(element, yes) {
   if (element.hidden === yes) element.hidden = !yes;
 }
 
+/** Puts these elements into `host` in this order. What is in its place already is not touched. */
+function arrange(host, wanted) {
+  const stays = new Set(wanted);
+  for (const child of [...host.children]) if (!stays.has(child)) child.remove();
+  for (const [index, child] of wanted.entries()) {
+    if (host.children[index] !== child) host.insertBefore(child, host.children[index] ?? null);
+  }
+}
+
+/**
+ * Shows an element for each item. `key` tells the items apart. An element whose item was shown before stays, and `renew` brings it up to
+ * date: a click that has begun on it still ends on it, and what is selected stays selected. The others are created by `make`.
+ */
+export function keyed(host, items, key, make, renew = () => {}) {
+  const known = new Map([...host.children].map((child) => [child.dataset.key, child]));
+  const focused = host.contains(document.activeElement) ? document.activeElement : null;
+  arrange(host, items.map((item) => {
+    const own = key(item);
+    const shown = known.get(own) ?? make(item);
+    if (known.delete(own)) renew(shown, item);
+    shown.dataset.key = own;
+    return shown;
+  }));
+  // An element that has moved has lost the focus.
+  if (focused !== null && focused !== document.activeElement) focused.focus({ preventScroll: true });
+}
+
+/** Shows a row for each item. `key` is a text and tells the items apart. A row that stays takes over only the cells that differ. */
+export function rows(host, items, key, make) {
+  keyed(host, items, key, make, (row, item) => {
+    const cells = [...row.children];
+    for (const [index, cell] of [...make(item).children].entries()) if (!cells[index].isEqualNode(cell)) cells[index].replaceWith(cell);
+  });
+}
+
 /** Creates the text of a name. A long one is cut; all of it is in the tooltip. */
 export const named = (words, cls = "name") => h("span", { class: cls, dir: "ltr", title: words }, words);
 

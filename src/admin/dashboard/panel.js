@@ -1,7 +1,7 @@
 // Shows one window's facts. It reads a window as the API returns it, and writes text and charts. It changes no setting.
 
 import * as charts from "./charts.js";
-import { $, $$, attribute, h, level, named, shown, text } from "./dom.js";
+import { $, $$, attribute, h, level, named, rows, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 import * as store from "./store.js";
 
@@ -222,20 +222,17 @@ function scopes(window) {
   const top = window.top_scopes;
   shown($("#no-scopes"), top.length === 0);
   shown($("#scopes"), top.length > 0);
-  const key = JSON.stringify(top);
-  const body = $("#scopes tbody");
-  if (body.dataset.key === key) return;
-  body.dataset.key = key;
   const most = Math.max(1, ...top.map(({ fresh }) => fresh));
   const name = (label, value, none) =>
     h("td", { "data-label": label }, named(value === "" ? none : fmt.visible(value), value === "" ? "name quiet" : "name"));
-  body.replaceChildren(...top.map(({ vhost, exchange, routing_key, fresh, error }) => {
+  const key = ({ vhost, exchange, routing_key }) => JSON.stringify([vhost, exchange, routing_key]);
+  rows($("#scopes tbody"), top, key, ({ vhost, exchange, routing_key, fresh, error }) => {
     const fill = h("span", { class: "fill" });
     fill.style.width = `${((fresh / most) * 100).toFixed(1)}%`;
     const amount = h("span", {}, error > 0 ? `${fmt.count(fresh)} (−${fmt.count(error)})` : fmt.count(fresh));
     return h("tr", {}, name("Vhost", vhost, "(empty)"), name("Exchange", exchange, "(default)"), name("Routing key", routing_key, "(empty)"),
       h("td", { class: "number", "data-label": "Fresh, lately" }, h("span", { class: "track", "aria-hidden": "true" }, fill), amount));
-  }));
+  });
 }
 
 /** Returns the level over time as `[{from, to, level}]`, from the changes of level and the present level. */

@@ -1,6 +1,6 @@
 // What concerns the whole relay: recent events, what it logs, and its drain.
 
-import { $, attribute, confirm, h, named, shown, text } from "./dom.js";
+import { $, attribute, confirm, h, named, rows, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 import { api } from "./live.js";
 
@@ -31,7 +31,7 @@ async function journal(last) {
   entries = [...entries, ...answer.entries].slice(-KEPT);
   shown($("#no-events"), entries.length === 0);
   shown($("#journal-list"), entries.length > 0);
-  $("#journal-list tbody").replaceChildren(...entries.toReversed().map(row));
+  rows($("#journal-list tbody"), entries.toReversed(), ({ number, at, kind }) => `${number} ${at} ${kind}`, row);
 }
 
 /** Asks for what is new, if the relay says that there is something. */

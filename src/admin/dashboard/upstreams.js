@@ -1,6 +1,6 @@
 // Lists the broker's nodes, if there are several: which of them answer, which rest, and where the connections are.
 
-import { $, attribute, h, named, shown, text } from "./dom.js";
+import { $, attribute, h, named, rows, shown, text } from "./dom.js";
 import * as fmt from "./format.js";
 
 /** Returns the nodes, if there are several. With one, the top of the page says all that there is to say. */
@@ -36,5 +36,5 @@ export function show(status) {
   shown($("#upstreams"), nodes.length > 0);
   if (nodes.length === 0) return;
   text($("#upstreams-words"), words(status));
-  $("#upstreams tbody").replaceChildren(...nodes.map(row));
+  rows($("#upstreams tbody"), nodes, ({ address }) => address, row);
 }

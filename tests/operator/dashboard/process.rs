@@ -78,6 +78,54 @@ async fn the_table_of_all_windows_is_sorted_by_any_column() {
     page.close(&[]).await;
 }
 
+/// A page that is drawn each second must not take away what somebody is about to click on, or has selected to copy.
+#[tokio::test]
+async fn what_is_drawn_anew_keeps_a_click_that_has_begun() {
+    let named = |names: [&str; 2], entries: u64| {
+        names
+            .map(|name| {
+                let mut window = window_of(name, &calm());
+                window["entries"] = entries.into();
+                window
+            })
+            .to_vec()
+    };
+    let stub = Stub::new(named(["orders", "audit"], 1)).await;
+    let page = Browser::open(stub.address).await;
+    page.js("document.querySelector('#all').scrollIntoView()").await;
+    for (entries, link, selected) in
+        [(2, "#all-list tbody tr:last-child a", "audit"), (3, "#windows li:first-child a", "orders")]
+    {
+        page.until_true("it is drawn", &format!("return document.querySelector('{link}') !== null")).await;
+        page.js(&format!("document.querySelector('{link}').scrollIntoView({{ block: 'center' }})")).await;
+        let middle = page
+            .js(&format!("const at = document.querySelector('{link}').getBoundingClientRect(); return [at.x + at.width / 2, at.y + at.height / 2]"))
+            .await;
+        let mouse = async |kind: &str| {
+            let event =
+                json!({ "type": kind, "x": middle[0], "y": middle[1], "button": "left", "clickCount": 1 });
+            page.cdp("Input.dispatchMouseEvent", event).await;
+        };
+        mouse("mousePressed").await;
+        stub.say(named(["orders", "audit"], entries));
+        page.until_has("#all-list tbody tr:last-child td:nth-child(6)", &entries.to_string()).await;
+        mouse("mouseReleased").await;
+        page.until_text("#window .title [data-show=name]", selected).await;
+    }
+    page.js("getSelection().selectAllChildren(document.querySelector('#all-list tbody tr:last-child a'))")
+        .await;
+    stub.say(named(["orders", "audit"], 4));
+    page.until_has("#all-list tbody tr:last-child td:nth-child(6)", "4").await;
+    assert_eq!(page.js("return getSelection().toString()").await, "audit", "what is selected stays so");
+    page.js("document.querySelector('#all-list tbody tr:last-child a').focus()").await;
+    stub.say(named(["audit", "orders"], 5));
+    page.until_has("#all-list tbody tr:last-child td:nth-child(6)", "5").await;
+    let names = "return [...document.querySelectorAll('#all-list tbody a, #windows li .name')].map((a) => a.textContent)";
+    assert_eq!(page.js(names).await, json!(["audit", "orders", "audit", "orders"]), "rows follow the order");
+    assert_eq!(page.js("return document.activeElement.textContent").await, "audit", "and the focus its row");
+    page.close(&[]).await;
+}
+
 #[tokio::test]
 async fn recent_events_say_who() {
     let stub = Stub::new(vec![window_of("orders", &calm())]).await;
