@@ -14,6 +14,7 @@ mod bad_headers;
 mod connections;
 mod current;
 mod dial;
+mod drain_watch;
 mod duplicates;
 mod entrance;
 #[cfg(any(test, fuzzing))]

@@ -7,6 +7,7 @@
 use super::alarm::Alarm;
 use super::connections::{ConnectionEntry, ConnectionState, Numbers};
 use super::current::DrainEnd;
+use super::drain_watch::DrainWatch;
 use super::memory::Holding;
 use super::proxy::Ends;
 use super::rates::Allowance;
@@ -17,14 +18,15 @@ use super::{CurrentRelay, Gate, LogLimiters, Rates, Relay, Span, bad_headers, no
 use crate::signals::Publisher;
 use bytes::Bytes;
 use hapax_core::session::{
-    ChaosDeed, Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, Traced, counted_as,
+    ChaosDeed, Memory, Output, Queued, Reading, RefusedBecause, Room, Session, Sighted, Sighting, Traced,
+    counted_as,
 };
 use hapax_core::window::OnConflict;
 use hapax_core::wire::BadHeader;
 use hapax_core::wire::emit::HEARTBEAT;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -184,7 +186,8 @@ struct Pump<'a> {
 }
 
 impl Pump<'_> {
-    async fn run(mut self, mut draining: watch::Receiver<bool>) {
+    async fn run(mut self, draining: watch::Receiver<bool>) {
+        let mut drain = DrainWatch::new(draining);
         loop {
             self.carry_out();
             self.refuse_stuck();
@@ -204,7 +207,7 @@ impl Pump<'_> {
                 continue;
             }
             self.give_way().await;
-            let wake = self.wait(&mut draining).await;
+            let wake = self.wait(&mut drain).await;
             self.now = now();
             self.limit_publishes();
             self.follow_chaos();
@@ -373,13 +376,12 @@ impl Pump<'_> {
 
     /// Waits until a socket is ready, the dial ends, mail arrives, a timeout is due, memory is free again, or the
     /// drain begins.
-    async fn wait(&mut self, draining: &mut watch::Receiver<bool>) -> Wake {
+    async fn wait(&mut self, drain: &mut DrainWatch) -> Wake {
         if self.owes_eof() || self.unheard && self.client.as_ref().is_some_and(|side| self.is_wanted(side)) {
             return Wake::Sockets;
         }
         let (reading_client, reading_upstream) = (self.reading_client, self.reading_upstream);
         let drained = self.drained;
-        let mailbox = self.session.mailbox().clone();
         let deadlines = [
             self.session.poll_timeout(),
             self.stall.map(|stall| stall.until),
@@ -394,33 +396,36 @@ impl Pump<'_> {
         ];
         let deadline = deadlines.into_iter().flatten().min();
         self.deadline = deadline;
-        let client = self.client.as_ref();
-        let upstream = &mut self.upstream;
-        let (waits, holding) = (self.holding.is_waiting(), &mut self.holding);
-        let is_turn_over = self.session.is_turn_over();
-        tokio::select! {
-            () = async {
-                match client {
-                    Some(side) => side.ready(reading_client).await,
-                    None => std::future::pending().await,
-                }
-            } => Wake::Sockets,
-            wake = async {
-                match upstream {
-                    UpstreamSocket::None => std::future::pending().await,
-                    UpstreamSocket::Dialing(dial) => Wake::Dialled(dial.await),
-                    UpstreamSocket::Open(side) => {
-                        side.ready(reading_upstream).await;
-                        Wake::Sockets
-                    }
-                }
-            } => wake,
-            () = poll_fn(|cx| if mailbox.register(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }) => Wake::Mail,
-            () = self.alarm.wait(deadline) => Wake::Timeout,
-            () = holding.wait_for_room(), if waits => Wake::Sockets,
-            () = tokio::task::yield_now(), if is_turn_over => Wake::Sockets,
-            _ = draining.wait_for(|draining| *draining), if !drained => Wake::Drain,
-        }
+        let (client, upstream, mailbox) = (self.client.as_ref(), &mut self.upstream, self.session.mailbox());
+        let mut alarm = pin!(self.alarm.wait(deadline));
+        let (waits, is_turn_over) = (self.holding.is_waiting(), self.session.is_turn_over());
+        let mut room = pin!(waits.then(|| self.holding.wait_for_room()));
+        let mut turn = pin!(is_turn_over.then(tokio::task::yield_now));
+        // Whatever has woken the task, both sockets are read and what is due is handled. So the order starves nobody.
+        poll_fn(|cx| {
+            if !drained && drain.poll_begun(cx).is_ready() {
+                return Poll::Ready(Wake::Drain);
+            }
+            if let UpstreamSocket::Dialing(dial) = upstream
+                && let Poll::Ready(dialled) = dial.as_mut().poll(cx)
+            {
+                return Poll::Ready(Wake::Dialled(dialled));
+            }
+            if mailbox.register(cx.waker()) {
+                return Poll::Ready(Wake::Mail);
+            }
+            let mut is_ready = client.is_some_and(|side| side.poll_ready(reading_client, cx).is_ready());
+            if let UpstreamSocket::Open(side) = upstream {
+                is_ready |= side.poll_ready(reading_upstream, cx).is_ready();
+            }
+            is_ready |= room.as_mut().as_pin_mut().is_some_and(|room| room.poll(cx).is_ready());
+            is_ready |= turn.as_mut().as_pin_mut().is_some_and(|turn| turn.poll(cx).is_ready());
+            if is_ready {
+                return Poll::Ready(Wake::Sockets);
+            }
+            alarm.as_mut().poll(cx).map(|()| Wake::Timeout)
+        })
+        .await
     }
 
     /// Returns true if a socket has ended (a failed write can end it, too) and the session does not know that yet.
@@ -606,7 +611,7 @@ impl Pump<'_> {
         // If nothing else can become less, all that is held has to fit into the share, and not only what is stuck.
         let queued = self.client.as_ref().map_or(0, Side::queued) + self.upstream_queued();
         let rest = if queued == 0 && self.session.unresolved() == 0 {
-            self.held().saturating_sub(memory.stuck + memory.spare)
+            self.held(&memory).saturating_sub(memory.stuck + memory.spare)
         } else {
             0
         };
@@ -618,15 +623,16 @@ impl Pump<'_> {
     }
 
     /// Returns the bytes that the connection holds.
-    fn held(&self) -> usize {
+    fn held(&self, memory: &Memory) -> usize {
         let client = self.client.as_ref().map_or(0, Side::memory);
         let upstream = if let UpstreamSocket::Open(side) = &self.upstream { side.memory() } else { 0 };
-        self.session.memory().held + client + upstream
+        memory.held + client + upstream
     }
 
     /// Reports how much memory the connection holds. Returns its share of the limit if it holds too much.
     fn report_memory(&mut self) -> Option<usize> {
-        let share = self.holding.report(self.held(), self.session.memory().frame);
+        let memory = self.session.memory();
+        let share = self.holding.report(self.held(&memory), memory.frame);
         let tight = self.holding.is_tight();
         if let Some(side) = &mut self.client {
             side.set_short_reads(tight);

@@ -6,6 +6,7 @@
 use super::records::Records;
 use bytes::{BufMut, BytesMut};
 use rustls::Connection;
+use std::future::poll_fn;
 use std::io::{self, IoSlice, Read};
 use std::net::Shutdown;
 use std::pin::pin;
@@ -94,15 +95,29 @@ impl Transport {
         }
     }
 
-    /// Waits until the socket can be read or written.
+    /// Waits until the socket can be read or written. Only one task may wait.
     pub(super) async fn ready(&self, reading: bool, writing: bool) -> io::Result<()> {
-        let interest = match (reading, writing) {
-            (true, true) => Interest::READABLE | Interest::WRITABLE,
-            (true, false) => Interest::READABLE,
-            (false, true) => Interest::WRITABLE,
-            (false, false) => return std::future::pending().await,
-        };
-        self.stream.ready(interest).await.map(drop)
+        poll_fn(|cx| self.poll_ready(reading, writing, cx)).await
+    }
+
+    /// Ready when the socket can be read or written. Only the task that has asked last is woken: the runtime keeps one waker for each
+    /// direction, which costs less than the list that `TcpStream::ready` joins and leaves each time.
+    pub(super) fn poll_ready(
+        &self,
+        reading: bool,
+        writing: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if reading && let Poll::Ready(result) = self.stream.poll_read_ready(cx) {
+            return Poll::Ready(result);
+        }
+        if writing { self.stream.poll_write_ready(cx) } else { Poll::Pending }
+    }
+
+    /// Returns true unless a read would surely find nothing. Asks the kernel nothing.
+    #[inline]
+    pub(super) fn may_have_more(&self) -> bool {
+        self.tls.is_some() || is_readable(&self.stream)
     }
 
     /// Reads once, without waiting: at most `room` bytes of the socket. With TLS, more or fewer bytes may go into `inbox`.
@@ -110,10 +125,7 @@ impl Transport {
     pub(super) fn try_read(&mut self, inbox: &mut BytesMut, room: usize) -> io::Result<Received> {
         let stream = &mut self.stream;
         match &mut self.tls {
-            None if is_readable(stream) => {
-                at_once(stream.read_buf(&mut inbox.limit(room))).map(|count| Received::of(count, room))
-            }
-            None => Err(io::ErrorKind::WouldBlock.into()),
+            None => at_once(stream.read_buf(&mut inbox.limit(room))).map(|count| Received::of(count, room)),
             Some(tls) => tls.read(|wire| at_once(stream.read(wire)), inbox, room),
         }
     }
