@@ -15,6 +15,9 @@ use bytes::{Bytes, BytesMut};
 
 /// Bytes of a usual frame. It is used to reserve room for the frames of a read.
 const USUAL: usize = 64;
+/// An idle connection keeps a list of this many frames, 384 octets: enough for a read of a kilobyte. A publisher that waits for each ack would make one for each message
+/// and one for each ack.
+const KEPT: usize = 16;
 
 /// A frame, by its position in the read that it came with.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +155,9 @@ impl Inbound {
         self.let_go();
         if self.frames.is_empty() {
             // Most connections are idle most of the time. Even an empty slice would keep the read's memory.
-            self.frames = Vec::new();
+            if self.frames.capacity() > KEPT {
+                self.frames = Vec::new();
+            }
         } else {
             self.rest = buf.split_to(end);
             if !self.numbers.is_empty() {
