@@ -232,3 +232,17 @@ fn a_window_that_does_not_release_leaves_deliveries_alone() {
     worker.client(ack(1, 9));
     assert_eq!(worker.to_upstream(), ack(1, 1) + ack(1, 9), "the broker judges it");
 }
+
+/// A message that no window has judged says nothing about the one that it has: that one is still in its queue.
+#[test]
+fn a_bypassed_message_releases_nothing() {
+    let desk = desk();
+    let (mut line, mut worker) = (Line::of(desk.pair()), acking(&desk));
+    assert!(line.passes(&m("job")) && line.passes(&m("job").bypass()));
+    deliver(&mut worker, &m("job").bypass(), 1);
+    worker.client(ack(1, 1));
+    assert!(!line.passes(&m("job")), "the job is still queued");
+    deliver(&mut worker, &m("job"), 2);
+    worker.client(ack(1, 2));
+    assert!(line.passes(&m("job")));
+}
