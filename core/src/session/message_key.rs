@@ -4,8 +4,9 @@
 use super::finder::{Judge, Route};
 use super::rights::{OwnRights, Standing};
 use crate::window::{Claim, Scope, Scoped};
-use crate::wire::properties::IdSource;
+use crate::wire::properties::{IdSource, IdValue};
 use crate::wire::{BadHeaders, ContentHeader, Sequence};
+use std::time::Duration;
 
 /// The claim of a message, as far as its content header shows it.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,18 @@ impl MessageKey {
                 MessageKey::Known(scoped.key(&id).into())
             }
             _ => MessageKey::unusual(found, route, judge, scoped, rights),
+        }
+    }
+
+    /// Returns true if this is the claim of the message, whoever publishes it: it is not the user's own.
+    pub(super) fn is_common(claim: Claim, header: &[u8], body: &[u8], route: &Route) -> bool {
+        let Some(judge) = route.judge() else { return false };
+        let Ok(found) = ContentHeader::parse(header, &judge.window.rules().id) else { return false };
+        let nobody = OwnRights::new(Duration::ZERO);
+        match MessageKey::of(&found, route, judge, Standing::Common, &nobody) {
+            MessageKey::Known(common) => common == claim,
+            MessageKey::Body(scoped) => claim == scoped.key(&IdValue::Bytes(body)).into(),
+            MessageKey::NoId | MessageKey::BadId(_) | MessageKey::Unreadable(_) => false,
         }
     }
 

@@ -156,6 +156,31 @@ fn held_acks_are_written_when_the_run_ends_and_when_the_client_closes() {
     assert_eq!(pair.to_client(), connection_close_ok());
 }
 
+/// What waits has the bound of all that has no answer, however long the confirms are held.
+#[test]
+fn held_acks_have_the_bound_of_unresolved_messages() {
+    let desk = Desk::with(|plan| plan.settings.max_unresolved = 100);
+    let mut pair = desk.confirming();
+    let plan = always(&pair, ChaosFault::HoldAcks);
+    pair.chaos(Some(ChaosPlan { hold_for: 50 * SECOND, ..plan }));
+    let mut stored = 0;
+    for number in 0..1_000 {
+        let id = number.to_string();
+        pair.client(m(&id).publish(1));
+        if pair.to_upstream() != Frames::none() {
+            stored += 1;
+            pair.upstream(ack(1, stored));
+        }
+        // And a duplicate of it.
+        pair.client(m(&id).publish(1));
+    }
+    assert_eq!(pair.to_client(), Frames::none());
+    assert!(stored <= 110, "{stored} messages have passed");
+    assert!(pair.untaken() > 0, "the rest waits outside");
+    pair.advance(50 * SECOND);
+    assert!(!pair.to_client().is_empty());
+}
+
 // ---- cut -------------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -424,6 +449,21 @@ fn a_transaction_is_not_kept_because_it_may_be_rolled_back() {
     // (Without a body it is whole when its header has come.)
     pair.client(message("x", "k").id("a").publish(1) + m("b").publish(1));
     assert_eq!(pair.kept(), []);
+}
+
+/// The user who publishes again is another one, so it would not be a duplicate.
+#[test]
+fn a_message_whose_id_is_its_users_own_is_not_kept() {
+    let desk = Desk::new();
+    let mut pair = desk.confirming();
+    begin_chaos(&mut pair, ChaosFault::Replay);
+    let keys = |key: &str| AMQPValue::FieldArray(vec![AMQPValue::LongString(key.into())].into());
+    for header in ["CC", "BCC"] {
+        publish(&mut pair, &m(header).header(header, keys("other")));
+        assert_eq!(pair.kept(), [], "{header}");
+    }
+    publish(&mut pair, &m("same").header("CC", keys("k")));
+    assert_eq!(pair.kept().len(), 1, "it names no other key");
 }
 
 // ---- who, and how long -----------------------------------------------------------------------------------------------

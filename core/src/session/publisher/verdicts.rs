@@ -15,6 +15,7 @@ use crate::session::confirms::ClientTag;
 use crate::session::cx::{Cx, Link};
 use crate::session::fault::Fault;
 use crate::session::hosts::Sought;
+use crate::session::message_key::MessageKey;
 use crate::session::outbox::View;
 use crate::session::sightings::{Publication, Sighted};
 use crate::session::timers::earliest;
@@ -919,27 +920,32 @@ fn trace(candidate: &Candidate<'_>, verdict: &Verdict, cx: &mut Cx<'_>) {
     }
 }
 
-/// Keeps a fresh publish for chaos, if it is to come again. One whose body is not there yet is not among those.
+/// Keeps a fresh publish for chaos, if it is to come again. One whose body is not there yet is not among those, nor is one whose id is its
+/// user's own: the user who publishes it again is another one, and would not be told that it is a duplicate.
 #[cold]
 fn keep(candidate: &Candidate<'_>, cx: &mut Cx<'_>) {
-    let Link { chaos: Some(chaos), finder, .. } = &mut *cx.link else { return };
-    let name = &candidate.window.rules().name;
+    let Link { chaos: Some(chaos), finder, rights, .. } = &mut *cx.link else { return };
+    let (name, claim) = (&candidate.window.rules().name, candidate.terms.claim);
     let Ok(Publish { exchange, routing_key, .. }) = Publish::parse(candidate.publish.payload()) else {
         return;
     };
-    if candidate.left == 0
-        && let Some(draw) = chaos.draws_replay(name, cx.now)
-    {
-        let content = candidate.content.octets();
+    if candidate.left > 0 {
+        return;
+    }
+    let Some(draw) = chaos.draws_replay(name, cx.now) else { return };
+    let content = candidate.content.octets();
+    let (header, body) = (header_of(content), body_of(content));
+    let route = finder.route(cx.shared, rights, candidate.publish.payload());
+    if route.is_some_and(|route| MessageKey::is_common(claim, header, &body, route)) {
         chaos.keep(KeptPublish {
             draw,
             window: Arc::clone(name),
-            claim: candidate.terms.claim,
+            claim,
             vhost: finder.vhost().into(),
             exchange: exchange.into(),
             routing_key: routing_key.into(),
-            header: Bytes::copy_from_slice(header_of(content)),
-            body: body_of(content).into(),
+            header: Bytes::copy_from_slice(header),
+            body: body.into(),
         });
     }
 }
