@@ -73,6 +73,10 @@ impl MessageKey {
             (IdSource::Body, _) => MessageKey::Body(scoped),
             (IdSource::Sequence, _) => match found.sequence() {
                 Ok(Some(Sequence { producer, epoch, number })) => {
+                    // Dead letters come back in any order, and not all of them. Each is a producer of its own: it leaves no gap, and no
+                    // epoch has taken its place.
+                    let is_dead = found.is_special() && matches!(found.death(), Ok(Some(_)));
+                    let scoped = if is_dead { scoped.with_number(epoch, number) } else { scoped };
                     MessageKey::Known(Claim::Sequence { producer: scoped.producer(producer), epoch, number })
                 }
                 Ok(None) => MessageKey::NoId,

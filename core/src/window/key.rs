@@ -223,6 +223,15 @@ impl Scoped {
         ProducerKey::new(digest.key())
     }
 
+    /// The scope of one number of one epoch of a producer.
+    #[must_use]
+    pub fn with_number(&self, epoch: u64, number: u64) -> Scoped {
+        let Scoped(mut digest) = *self;
+        digest.tagged(b's', &epoch.to_le_bytes());
+        digest.part(&number.to_le_bytes());
+        Scoped(digest)
+    }
+
     /// The key of an id that has several parts. An absent part is another one than an empty part.
     pub fn key_of_parts<'a>(&self, parts: impl ExactSizeIterator<Item = Option<IdValue<'a>>>) -> Key {
         let Scoped(mut digest) = *self;
@@ -377,6 +386,10 @@ mod tests {
             died(Death { time: Some(IdValue::Integer(3)), ..death }),
             died(Death { exchange: Some(empty), ..death }),
             died(Death { routing_keys: Some(empty), ..death }),
+            scoped.producer(b"a").key(),
+            scoped.with_number(1, 2).producer(b"a").key(),
+            scoped.with_number(2, 1).producer(b"a").key(),
+            scoped.with_number(1, 3).producer(b"a").key(),
             KeyMaker::new((1, 2)).scoped_to_queue(b"v", b"er").key(&a),
             KeyMaker::new((1, 2)).scoped_to_queue(b"v", b"r").key(&a),
             KeyMaker::new((1, 2)).scoped_to_queue(b"w", b"r").key(&a),

@@ -353,3 +353,34 @@ fn the_reply_text_says_what_to_do() {
                 place; stop, or start again with a higher epoch";
     assert_eq!(pair.to_client(), publish_refused(1, 406, text));
 }
+
+/// A dead letter that somebody moves back with its headers, `x-death` among them.
+fn dead(letter: &Message, second: u64) -> Message {
+    use amq_protocol::types::FieldTable;
+    let mut death = FieldTable::default();
+    for (name, value) in [
+        ("count", AMQPValue::LongLongInt(1)),
+        ("queue", text("q")),
+        ("reason", text("rejected")),
+        ("time", AMQPValue::Timestamp(second)),
+    ] {
+        death.insert(name.into(), value);
+    }
+    letter.clone().header("x-death", AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into()))
+}
+
+/// Dead letters come back in any order, some of them, and of old processes, too. They are no part of the count that their producer makes.
+#[test]
+fn dead_letters_of_one_second_are_no_gap_and_no_zombies() {
+    let desk = rejecting();
+    let mut line = Line::of(desk.pair());
+    let letters = [of("p", Some(2), 9), of("p", Some(2), 5), of("p", Some(2), 30), of("p", Some(1), 7)];
+    for letter in &letters {
+        assert!(line.passes(&dead(letter, 7)), "{letter:?}");
+    }
+    for letter in &letters {
+        assert!(!line.passes(&dead(letter, 7)), "its retry is a duplicate: {letter:?}");
+        assert!(line.passes(&dead(letter, 8)), "it has died again: {letter:?}");
+    }
+    assert_eq!(desk.count_like(|event| matches!(event, Event::OutOfSequence(_))), 0);
+}
