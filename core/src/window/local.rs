@@ -38,6 +38,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     pub fn new(rules: Rules, limits: Limits, engine: EngineKind, listener: Arc<L>) -> Arc<LocalWindow<L>> {
         let Limits { capacity, ttl, mode, refresh_on_duplicate, waiters_per_id } = limits;
         let memory = Memory::new(&rules, engine, capacity.max(1));
+        memory.set_mode(mode);
         let table = Table::new(memory, refresh_on_duplicate, waiters_per_id, listener);
         let window = LocalWindow {
             rules,
@@ -170,6 +171,7 @@ impl<L: Listener + ?Sized> LocalWindow<L> {
     /// Changes the mode.
     pub fn set_mode(&self, mode: Mode) {
         self.dials.set_mode(mode);
+        self.table.memory().set_mode(mode);
         self.tell_limits();
     }
 }

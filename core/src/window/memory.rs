@@ -2,7 +2,7 @@
 
 use super::engine::{Engine, EngineKind, Entry, Gone, Stamp, Store};
 use super::producers::{Admission, Leaving, Producers, Refusal};
-use super::{BodyDigest, Claim, Key, Rules, Tenant};
+use super::{BodyDigest, Claim, Key, Mode, Rules, Tenant};
 use crate::wire::IdSource;
 
 /// The memory of a window. The caller holds the lock of the claim in the table of flights.
@@ -43,6 +43,14 @@ impl Memory {
         match rules.id {
             IdSource::Sequence => Memory::Numbers(Producers::new(capacity, rules.numbering)),
             _ => Memory::Ids(engine.build(capacity, rules.quota.is_some())),
+        }
+    }
+
+    /// Takes the mode of the window. A gap that is only observed is let through and remembered as any other number: the numbers behind it are
+    /// no gaps, and none of them is one when the window is switched on.
+    pub(super) fn set_mode(&self, mode: Mode) {
+        if let Memory::Numbers(producers) = self {
+            producers.set_observing(mode == Mode::Observe);
         }
     }
 

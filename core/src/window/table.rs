@@ -334,8 +334,10 @@ impl<L: Listener + ?Sized> Table<L> {
     /// Tells the listener what there is to say of a number that is let through.
     #[cold]
     fn notice_leaving(&self, leaving: Leaving) {
-        if leaving.gap {
-            self.notice(Event::Gap);
+        match leaving {
+            Leaving { gap: true, observed: true, .. } => self.notice(Event::OutOfSequence(Refusal::Gap)),
+            Leaving { gap: true, .. } => self.notice(Event::Gap),
+            Leaving { .. } => {}
         }
         if leaving.below {
             self.notice(Event::Below);

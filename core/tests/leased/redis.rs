@@ -3,7 +3,7 @@
 
 use hapax_core::window::leased::{Answer, LeasedWindow, Question, Request};
 use hapax_core::window::logged::{Record, What};
-use hapax_core::window::{Claim, Key, Listener, OnGap, ProducerKey, Refusal};
+use hapax_core::window::{Claim, Key, Listener, ProducerKey, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,11 +83,6 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// An empty one, for windows with this rule.
-    pub fn of(on_gap: OnGap) -> Redis {
-        Redis { refuses_gaps: on_gap == OnGap::Reject, ..Redis::default() }
-    }
-
     /// Does what a relay writes and asks, and gives it the answers, until there is nothing more.
     pub fn serve<L: Listener + ?Sized>(&mut self, window: &Arc<LeasedWindow<L>>, now: Instant) {
         loop {
@@ -102,6 +97,7 @@ impl Redis {
                 }
                 window.log().written(position, now);
             }
+            self.refuses_gaps = window.refuses_gaps();
             for question in questions {
                 let (value, life) = (window.value(&question), window.lease_time(question.lease));
                 let answer = self.execute(Command::Ask(question.clone(), value, life), now);

@@ -99,8 +99,7 @@ impl Relay {
 
 fn two(on_gap: OnGap) -> (Relay, Relay, Redis) {
     let now = base();
-    let redis = Redis::of(on_gap);
-    (Relay::new(1, on_gap, now), Relay::new(2, on_gap, now), redis)
+    (Relay::new(1, on_gap, now), Relay::new(2, on_gap, now), Redis::default())
 }
 
 #[test]
@@ -172,6 +171,19 @@ fn with_reject_a_gap_is_one_that_no_relay_has_let_through() {
     }
     assert_eq!(one.refusal(0, 11, &mut redis), Refusal::Gap);
     assert!(one.publish(0, 10, &mut redis) && other.publish(0, 11, &mut redis));
+}
+
+/// It is counted once, and is no gap any more when the relays are switched on.
+#[test]
+fn a_gap_that_is_observed_is_let_through_in_redis_too() {
+    let (mut one, mut other, mut redis) = two(OnGap::Reject);
+    let mode = |relay: &Relay, mode| Inspect::set_mode(&*relay.window, mode);
+    mode(&one, Mode::Observe);
+    assert!([1, 5, 6].into_iter().all(|number| one.publish(0, number, &mut redis)));
+    assert_eq!((one.accounting.refused_gaps(), one.accounting.gaps()), (1, 0));
+    mode(&one, Mode::Enforce);
+    assert!(one.publish(0, 7, &mut redis) && other.publish(0, 8, &mut redis));
+    assert_eq!(other.refusal(0, 10, &mut redis), Refusal::Gap);
 }
 
 #[test]

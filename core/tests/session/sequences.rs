@@ -384,3 +384,20 @@ fn dead_letters_of_one_second_are_no_gap_and_no_zombies() {
     }
     assert_eq!(desk.count_like(|event| matches!(event, Event::OutOfSequence(_))), 0);
 }
+
+/// What the window would have said is what it says when it is switched on: a gap that was forwarded is no gap any more.
+#[test]
+fn a_gap_that_was_observed_stops_nobody_when_the_window_is_switched_on() {
+    let desk = Desk::with(|plan| {
+        plan.rules.id = IdSource::Sequence;
+        plan.rules.numbering.on_gap = OnGap::Reject;
+        plan.limits.mode = Mode::Observe;
+    });
+    let mut line = Line::of(desk.pair());
+    assert!([1, 2, 5, 6, 7].into_iter().all(|number| line.passes(&n(number))));
+    assert_eq!(desk.count(Event::OutOfSequence(Refusal::Gap)), 1, "one gap");
+    desk.window.set_mode(Mode::Enforce);
+    assert!(line.passes(&n(8)), "it goes on");
+    assert!((5..=8).all(|number| !line.passes(&n(number))), "what was forwarded is stored");
+    assert!([3, 4].into_iter().all(|number| line.passes(&n(number))), "and what was left out is not");
+}

@@ -7,7 +7,7 @@ use super::connect::Command;
 use super::names::Names;
 use super::{Failed, Leased};
 use hapax_core::window::leased::{Answer, Question, Request, millis};
-use hapax_core::window::{Claim, Key, OnGap, ProducerKey, Refusal, Window as _};
+use hapax_core::window::{Claim, Key, ProducerKey, Refusal, Window as _};
 use redis::{Cmd, Value, cmd};
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ pub(super) fn ask(window: &Leased, names: &Names, question: &Question, number: N
             Request::Replace(from) => cmd.arg(&**from),
             _ => cmd.arg(""),
         };
-        cmd.arg(u8::from(window.rules().numbering.on_gap == OnGap::Reject));
+        cmd.arg(u8::from(window.refuses_gaps()));
     }
     Command { key, cmd }
 }

@@ -128,6 +128,11 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         self.lease_time + Duration::from_millis(lease.keep)
     }
 
+    /// Returns true if gaps are refused. A window that only observes counts them, and lets them through.
+    pub fn refuses_gaps(&self) -> bool {
+        self.rules().numbering.on_gap == OnGap::Reject && self.mode() != Mode::Observe
+    }
+
     /// Returns the beginning of the values of all leases of this relay. A record whose time is over before it is written is not written;
     /// the lease of its publish has to go all the same.
     pub fn own_lease(&self) -> Vec<u8> {
@@ -150,8 +155,11 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         match (what, answer) {
             (Request::Lease | Request::Replace(_), Answer::Done) => self.granted(claim, lease, now),
             (Request::Lease | Request::Replace(_), Answer::Granted { gap }) => {
-                if gap {
-                    self.log.notice(Event::Gap);
+                let refuses = self.rules().numbering.on_gap == OnGap::Reject;
+                match gap {
+                    true if refuses => self.log.notice(Event::OutOfSequence(Refusal::Gap)),
+                    true => self.log.notice(Event::Gap),
+                    false => {}
                 }
                 self.table().expect(claim);
                 self.granted(claim, lease, now);

@@ -99,6 +99,8 @@ pub enum Refusal {
 pub(super) struct Leaving {
     /// Numbers before it have never been let through.
     pub(super) gap: bool,
+    /// It would be refused for that, if the window did not only observe.
+    pub(super) observed: bool,
     /// It is so low that it has no bit any more, and is not known to be stored.
     pub(super) below: bool,
 }
@@ -149,14 +151,19 @@ impl Producers {
     pub(super) fn new(capacity: usize, numbering: Numbering) -> Producers {
         let count = if capacity < SHARDS * PER_SHARD { 1 } else { SHARDS };
         let words = numbering.words();
-        let room = Arc::new(Room::new(capacity));
-        let shard = || CacheAligned(Mutex::new(Shard::new(Arc::clone(&room), words, numbering.on_gap)));
+        let room = Arc::new(Room::new(capacity, numbering.on_gap));
+        let shard = || CacheAligned(Mutex::new(Shard::new(Arc::clone(&room), words)));
         Producers {
             shards: std::iter::repeat_with(shard).take(count).collect(),
             words,
             room,
             unnamed: AtomicUsize::new(0),
         }
+    }
+
+    /// Says whether gaps that `on_gap` refuses are only observed: counted, and let through.
+    pub(super) fn set_observing(&self, observing: bool) {
+        self.room.set_observing(observing);
     }
 
     /// Returns the bytes of this many producers.

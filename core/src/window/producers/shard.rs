@@ -13,7 +13,7 @@ use crate::window::key::KeyHash;
 use crate::window::{BodyDigest, EvictionCause};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The end of a list of places.
@@ -98,16 +98,28 @@ impl Record {
     }
 }
 
-/// The room of a window, and how much of it all shards have taken.
+/// What the shards of a window share: its room, how much of it all of them have taken, and what is done about gaps.
 #[derive(Debug)]
 pub(super) struct Room {
     capacity: AtomicUsize,
     taken: AtomicUsize,
+    on_gap: OnGap,
+    /// gaps are counted, and let through
+    observing: AtomicBool,
 }
 
 impl Room {
-    pub(super) fn new(capacity: usize) -> Room {
-        Room { capacity: AtomicUsize::new(capacity.max(1)), taken: AtomicUsize::new(0) }
+    pub(super) fn new(capacity: usize, on_gap: OnGap) -> Room {
+        let capacity = AtomicUsize::new(capacity.max(1));
+        Room { capacity, taken: AtomicUsize::new(0), on_gap, observing: AtomicBool::new(false) }
+    }
+
+    pub(super) fn set_observing(&self, observing: bool) {
+        self.observing.store(observing, Relaxed);
+    }
+
+    fn is_observing(&self) -> bool {
+        self.observing.load(Relaxed)
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -130,7 +142,6 @@ pub(super) struct Shard {
     room: Arc<Room>,
     /// words of bits for each producer
     words: usize,
-    on_gap: OnGap,
     places: HashMap<ProducerKey, u32, KeyHash>,
     records: Vec<Record>,
     /// the bits of all records, in their order
@@ -149,11 +160,10 @@ impl Shard {
     /// Bytes of its place in the table, on average: the table is between 44 % and 88 % full.
     pub(super) const PLACE: usize = (size_of::<(ProducerKey, u32)>() + 1) * 3 / 2;
 
-    pub(super) fn new(room: Arc<Room>, words: usize, on_gap: OnGap) -> Shard {
+    pub(super) fn new(room: Arc<Room>, words: usize) -> Shard {
         Shard {
             room,
             words,
-            on_gap,
             places: HashMap::default(),
             records: Vec::new(),
             bits: Vec::new(),
@@ -196,7 +206,7 @@ impl Shard {
         gone: &mut impl Gone,
     ) -> Admission {
         let at = self.find_live(key, now, gone).unwrap_or_else(|| self.add(key, epoch, now, gone));
-        let on_gap = self.on_gap;
+        let (refuses_gaps, observed) = (self.room.on_gap == OnGap::Reject, self.room.is_observing());
         self.begin(at, epoch);
         let Some((record, bits)) = self.parts(at) else { return Admission::Fresh(Leaving::default()) };
         if epoch < record.epoch {
@@ -207,11 +217,11 @@ impl Shard {
             self.seen(at, now);
             return Admission::Stored;
         }
-        let leaving =
-            Leaving { gap: record.numbers.leaves_gap(number), below: record.numbers.is_below(number, bits) };
-        if leaving.gap && on_gap == OnGap::Reject {
+        let (gap, below) = (record.numbers.leaves_gap(number), record.numbers.is_below(number, bits));
+        if gap && refuses_gaps && !observed {
             return Admission::Gap;
         }
+        let leaving = Leaving { gap, below, observed: gap && refuses_gaps };
         record.numbers.let_through(number);
         self.pin(at, now);
         Admission::Fresh(leaving)
