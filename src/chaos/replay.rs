@@ -6,12 +6,11 @@
 //! ```
 //!
 //! A message that the broker has refused, or whose transaction was rolled back, is never published here: chaos stores nothing that nobody
-//! has stored. A message that leaves without `user-id` differs from the first one in that: the broker compares it with the user who
-//! publishes.
+//! has stored. A message leaves without what the broker accepts from its publisher only, see [`without_origin`].
 
 use crate::clock::{Backoff, now};
 use crate::config::{Node, PublishingSettings};
-use crate::signals::without_user;
+use crate::signals::without_origin;
 use crate::store::{BrokerConnection, Why, within};
 use crate::tls;
 use futures_util::StreamExt;
@@ -55,7 +54,7 @@ pub struct ReplayFacts {
     pub full: u64,
     /// not published: they belong to another vhost than that of the URI
     pub other_vhost: u64,
-    /// not published: their properties or names can't be read
+    /// not published: their properties or names can't be read, or have no room in a frame
     pub unreadable: u64,
     /// published, but the connection ended before the answer came; they are not tried again
     pub lost: u64,
@@ -213,7 +212,7 @@ impl Replays {
         let mut next = Some(first);
         let result = loop {
             if let Some(publish) = next.take() {
-                match self.send(channel, windows, publish).await {
+                match self.send((live, channel), windows, publish).await {
                     Ok(confirm) => outcomes.extend(confirm),
                     Err(why) => break Err(why),
                 }
@@ -242,7 +241,7 @@ impl Replays {
     /// Publishes one, if its window has it as stored.
     async fn send(
         &self,
-        channel: &Channel,
+        (live, channel): (&BrokerConnection, &Channel),
         windows: &LiveWindows<dyn Inspect>,
         publish: KeptPublish,
     ) -> Result<Option<PublisherConfirm>, Why> {
@@ -254,11 +253,12 @@ impl Replays {
         let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(ShortString::from).ok();
         let parts =
             (text(&publish.exchange), text(&publish.routing_key), emit::parse_properties(&publish.header));
-        let (Some(exchange), Some(routing_key), Some(properties)) = parts else {
+        let fits = publish.header.len() <= live.largest_header();
+        let (true, (Some(exchange), Some(routing_key), Some(properties))) = (fits, parts) else {
             self.count(|facts| facts.unreadable += 1);
             return Ok(None);
         };
-        let mut again = without_user(&properties);
+        let mut again = without_origin(&properties);
         if let Some(headers) = properties.headers() {
             again = again.with_headers(headers.clone());
         }

@@ -8,6 +8,9 @@
 //! the vhost of the URI of `[duplicates]`, by Hapax's own user: what its rights allow is what the operator has configured. A copy
 //! therefore has nothing of its message that would use these rights in another way: no `user-id`, and no `CC` and `BCC`, which are further routing keys.
 //!
+//! A message that the broker does not accept closes the channel, and so it takes the copies of others with it. What is known to be such a one is
+//! taken out ([`without_origin`]), or left out.
+//!
 //! A copy carries [`WINDOW`]. A publish that does is never copied: copies that come back through Hapax go round only once.
 
 use super::Publisher;
@@ -38,10 +41,14 @@ use tokio::time::{sleep, timeout};
 const WINDOW: &str = "x-hapax-window";
 /// Headers that are further routing keys of a message. RabbitMQ takes them in this case only.
 const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+/// A queue of which each channel has its own.
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// Copies that the broker may owe an answer for.
 const UNCONFIRMED: usize = 256;
 /// Bytes of a copy, beside its own.
 const PLACE: usize = 512;
+/// Octets that the headers of Hapax take at most, beside the texts in them.
+const HEADERS: usize = 256;
 /// How long the broker may take for one step.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,26 +59,36 @@ pub enum Reason {
     Full,
     /// the broker did not take it: there is no such exchange, or Hapax's user has no right there
     Refused,
+    /// no queue took it: nothing is bound to the exchange for its routing key
+    Unroutable,
     /// the connection ended before the broker had answered
     Lost,
     /// there was no room to hold the body until it was whole
     NoBody,
     /// it is a copy itself, or was published to the exchange of the copies
     Copy,
-    /// its properties or names can't be read
+    /// its properties or names can't be read, or have no room in a frame
     Unreadable,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 6] =
-        [Reason::Full, Reason::Refused, Reason::Lost, Reason::NoBody, Reason::Copy, Reason::Unreadable];
+    pub const ALL: [Reason; 7] = [
+        Reason::Full,
+        Reason::Refused,
+        Reason::Unroutable,
+        Reason::Lost,
+        Reason::NoBody,
+        Reason::Copy,
+        Reason::Unreadable,
+    ];
 
     /// As metrics name it.
     pub fn name(self) -> &'static str {
         match self {
             Reason::Full => "full",
             Reason::Refused => "refused",
+            Reason::Unroutable => "unroutable",
             Reason::Lost => "lost",
             Reason::NoBody => "no_body",
             Reason::Copy => "copy",
@@ -101,6 +118,8 @@ struct Queued {
     properties: BasicProperties,
     body: Vec<u8>,
     weight: usize,
+    /// octets of its content header, at most
+    header: usize,
 }
 
 impl Copies {
@@ -253,6 +272,10 @@ impl Worker {
     ) -> Result<(), Why> {
         let mut is_over = false;
         loop {
+            if let Some(queued) = self.next.take_if(|queued| queued.header > live.largest_header()) {
+                self.copies.done(1, queued.weight);
+                self.copies.leave_out(Reason::Unreadable, 1);
+            }
             if let Some(queued) = self.next.take() {
                 let weight = queued.weight;
                 match self.publish(channel, queued).await {
@@ -272,7 +295,11 @@ impl Worker {
                     flights.bytes -= weight;
                     self.copies.done(1, weight);
                     match outcome {
-                        Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => {
+                        Ok(Confirmation::Ack(Some(_))) => {
+                            self.copies.leave_out(Reason::Unroutable, 1);
+                            backoff.reset();
+                        }
+                        Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => {
                             self.copies.copied.fetch_add(1, Relaxed);
                             backoff.reset();
                         }
@@ -294,7 +321,8 @@ impl Worker {
 
     async fn publish(&self, channel: &Channel, queued: Queued) -> Result<PublisherConfirm, Why> {
         let Queued { routing_key, properties, body, .. } = queued;
-        let options = BasicPublishOptions::default();
+        // The broker acks what no queue takes.
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let to = ShortString::from(&*self.to);
         within(PATIENCE, channel.basic_publish(to, routing_key, options, &body, properties)).await
     }
@@ -356,18 +384,20 @@ fn message(
         add("x-hapax-first-seen", AMQPValue::Timestamp(at.as_secs()));
         add("x-hapax-count", AMQPValue::LongLongInt(seen.duplicates.into()));
     }
+    let texts = window.len() + vhost.len() + exchange.len() + publisher.user.map_or(0, str::len);
     let weight = PLACE + header.len() + body.len();
-    let properties = without_user(&properties).with_headers(headers);
-    Ok(Queued { routing_key, properties, body: body.into(), weight })
+    let properties = without_origin(&properties).with_headers(headers);
+    Ok(Queued { routing_key, properties, body: body.into(), weight, header: header.len() + texts + HEADERS })
 }
 
 fn long(text: String) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// Takes the `user-id` away, because the broker compares it with the user who publishes, and that is Hapax; and the headers, which each
-/// caller adds as it needs them.
-pub(crate) fn without_user(properties: &BasicProperties) -> BasicProperties {
+/// Returns the properties without those that the broker accepts from the publisher only: the `user-id`, which it compares with the user who
+/// publishes, and that is Hapax; a direct reply-to, for which a consumer of the same channel has to wait; an expiration that it accepts from
+/// nobody. (It has not seen that: the message was dropped.) The headers are taken away, too: each caller adds them as it needs them.
+pub(crate) fn without_origin(properties: &BasicProperties) -> BasicProperties {
     type With<T> = fn(BasicProperties, T) -> BasicProperties;
     fn keep<T: Clone>(rest: BasicProperties, value: &Option<T>, with: With<T>) -> BasicProperties {
         match value {
@@ -381,8 +411,10 @@ pub(crate) fn without_user(properties: &BasicProperties) -> BasicProperties {
     let rest = keep(rest, properties.delivery_mode(), BasicProperties::with_delivery_mode);
     let rest = keep(rest, properties.priority(), BasicProperties::with_priority);
     let rest = keep(rest, properties.correlation_id(), BasicProperties::with_correlation_id);
-    let rest = keep(rest, properties.reply_to(), BasicProperties::with_reply_to);
-    let rest = keep(rest, properties.expiration(), BasicProperties::with_expiration);
+    let reply_to = properties.reply_to().clone().filter(|queue| queue.as_str() != DIRECT_REPLY_TO);
+    let rest = keep(rest, &reply_to, BasicProperties::with_reply_to);
+    let expiration = properties.expiration().clone().filter(|time| time.as_str().parse::<u32>().is_ok());
+    let rest = keep(rest, &expiration, BasicProperties::with_expiration);
     let rest = keep(rest, properties.message_id(), BasicProperties::with_message_id);
     let rest = keep(rest, properties.timestamp(), BasicProperties::with_timestamp);
     let rest = keep(rest, properties.kind(), BasicProperties::with_type);
@@ -440,6 +472,21 @@ mod tests {
             names,
             ["mine", "x-hapax-count", "x-hapax-exchange", "x-hapax-user", "x-hapax-vhost", "x-hapax-window"]
         );
+    }
+
+    #[test]
+    fn a_copy_has_no_expiration_and_no_reply_to_that_the_broker_would_refuse() {
+        let properties = |reply_to: &str, expiration: &str| {
+            let one = BasicProperties::default().with_reply_to(reply_to.into());
+            let one = without_origin(&one.with_expiration(expiration.into()));
+            [one.reply_to().clone(), one.expiration().clone()].map(|value| value.map(|text| text.to_string()))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(properties("replies", "60000"), [some("replies"), some("60000")]);
+        assert_eq!(properties("amq.rabbitmq.reply-to", "a while"), [None, None]);
+        for refused in ["", "-1", "1.5", "99999999999"] {
+            assert_eq!(properties("r", refused)[1], None, "{refused}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod audit;
 mod copies;
 
 pub use audit::Audit;
-pub(crate) use copies::without_user;
+pub(crate) use copies::without_origin;
 pub use copies::{Copies, Reason};
 
 use crate::config::PublishingSettings;

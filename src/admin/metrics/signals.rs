@@ -14,7 +14,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, signals: &Signals) -> 
     let copies = signals.copies.as_deref();
     let copied = "Copies of dropped publishes that the broker has taken (duplicates_to).";
     count(encoder, "duplicates_copied", copied, copies.map_or(0, Copies::copied))?;
-    let uncopied = "Dropped publishes without a copy, by reason: full (the queue had no room), refused (by the broker), lost (the connection ended first), no_body (no room to hold the body), copy (it is a copy itself), unreadable (its properties).";
+    let uncopied = "Dropped publishes without a copy, by reason: full (the queue had no room), refused (by the broker), unroutable (no queue took it), lost (the connection ended first), no_body (no room to hold the body), copy (it is a copy itself), unreadable (its properties, or they are too large).";
     let mut family = encoder.encode_descriptor("duplicates_uncopied", uncopied, None, MetricType::Counter)?;
     for reason in Reason::ALL {
         windows::count(

@@ -7,7 +7,7 @@ use super::connect::Command;
 use super::names::Names;
 use super::{Failed, Leased};
 use hapax_core::window::leased::{Answer, Question, Request, millis};
-use hapax_core::window::{Claim, Key, ProducerKey, Refusal, Window as _};
+use hapax_core::window::{Claim, Key, ProducerKey, Refusal};
 use redis::{Cmd, Value, cmd};
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use super::socket::{self, Socket};
 use crate::clock::Backoff;
 use crate::config::{AMQPS, Node};
 use crate::tls;
+use hapax_core::wire::frame::OVERHEAD;
 use lapin::options::ConfirmSelectOptions;
 use lapin::tcp::AsyncTcpStream;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
@@ -80,6 +81,14 @@ impl Live {
                 () = self.given_up.notified() => return,
                 () = sleep(LOOK_EVERY) => {}
             }
+        }
+    }
+
+    /// Returns the most octets that the content header of a message may have here: it can't be divided among frames.
+    pub(crate) fn largest_header(&self) -> usize {
+        match self.connection.configuration().frame_max() {
+            0 => usize::MAX,
+            most => usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(OVERHEAD),
         }
     }
 

@@ -224,3 +224,53 @@ fn p19_copies_that_the_broker_does_not_take_slow_nobody() {
         direct.get(1, "copied")
     });
 }
+
+/// A request of a client that waits for its reply by `amq.rabbitmq.reply-to`: nobody but this client's channel can wait there, so the broker
+/// would close the channel of the copies. And a header of a frame that is too large for their connection.
+#[test]
+fn p19_a_copy_that_the_broker_would_refuse_takes_no_other_copy_with_it() {
+    let Some((site, mut direct)) = copying("p19-poison", "") else { return };
+    let mut client = site.client();
+    client.confirming(1);
+    client.declare(1, "q", &[]);
+    let large = "x".repeat(100_000);
+    let headers = [("large", Value::Text(&large))];
+    for id in ["plain", "rpc", "large"] {
+        acked(&client.publish_and_settle(1, &Publish::to("q", id)));
+    }
+    for _ in 0..5 {
+        acked(&client.publish_and_settle(1, &Publish::to("q", "plain")));
+        let rpc = Publish { reply_to: Some("amq.rabbitmq.reply-to"), ..Publish::to("q", "rpc") };
+        acked(&client.publish_and_settle(1, &rpc));
+        acked(&client.publish_and_settle(1, &Publish { headers: &headers, ..Publish::to("q", "large") }));
+    }
+    site.until_metric("duplicates_uncopied_total", &[("reason", "unreadable")], 5.0);
+    let mut ids: Vec<Vec<u8>> =
+        copied(&site, &mut direct, 10).into_iter().map(|message| message.body).collect();
+    ids.sort();
+    assert_eq!(ids, [vec![b"plain".to_vec(); 5], vec![b"rpc".to_vec(); 5]].concat());
+    assert_eq!(site.metrics().sum("duplicates_uncopied_total", &[]), 5.0);
+}
+
+/// The exchange is there, and no queue behind it: the broker acks what it has thrown away.
+#[test]
+fn p19_a_copy_that_no_queue_takes_counts_as_none() {
+    let Some((site, mut direct)) = copying("p19-unrouted", "") else { return };
+    let unbind = amq_protocol::protocol::queue::Unbind {
+        queue: "copied".into(),
+        exchange: "copies".into(),
+        ..Default::default()
+    };
+    direct.call(1, &AMQPClass::Queue(amq_protocol::protocol::queue::AMQPMethod::Unbind(unbind))).unwrap();
+    let mut client = site.client();
+    client.confirming(1);
+    client.declare(1, "q", &[]);
+    for _ in 0..3 {
+        acked(&client.publish_and_settle(1, &Publish::to("q", "a")));
+    }
+    site.until_metric("duplicates_uncopied_total", &[("reason", "unroutable")], 2.0);
+    assert_eq!(site.metrics().sum("duplicates_copied_total", &[]), 0.0);
+    direct.bind(1, "copied", ("copies", ""), &[]);
+    acked(&client.publish_and_settle(1, &Publish::to("q", "a")));
+    assert_eq!(copied(&site, &mut direct, 1).len(), 1, "the next one comes");
+}
