@@ -280,6 +280,44 @@ fn a_window_with_room_for_all_its_producers_evicts_none() {
     }
 }
 
+/// More producers than there is room for are in flight at once, as before a broker that stands still: there is no bound for these but that of
+/// what is in flight. When it is over, they go, and not those that were seen after them.
+#[test]
+fn a_crowd_in_flight_leaves_those_who_come_after_it_alone() {
+    const CAPACITY: u64 = 4_800;
+    let (window, accounting) = window(CAPACITY as usize, OnGap::Forward);
+    let mut desk = Desk::new(&window);
+    let ask = |desk: &mut Desk, producer, number| match desk.ask(random(producer, number)) {
+        Verdict::Fresh(reservation) => Some(reservation),
+        Verdict::Duplicate(_) => None,
+        other => panic!("{other:?}"),
+    };
+    let honest = || 0..CAPACITY * 9 / 10;
+    for producer in honest() {
+        drop(ask(&mut desk, producer, 1).unwrap().commit(desk.now, TTL));
+    }
+    // The honest have something in flight, too, so that they are there when the crowd has gone.
+    let working: Vec<Reservation> = honest().map(|producer| ask(&mut desk, producer, 2).unwrap()).collect();
+    let crowd = CAPACITY..5 * CAPACITY;
+    let waiting: Vec<Reservation> =
+        crowd.clone().map(|producer| ask(&mut desk, producer, 1).unwrap()).collect();
+    assert_eq!(window.len(), working.len() + waiting.len(), "nobody in flight is evicted");
+    waiting.into_iter().for_each(|reservation| drop(reservation.commit(desk.now, TTL)));
+    desk.now += Duration::from_secs(1);
+    working.into_iter().for_each(|reservation| drop(reservation.commit(desk.now, TTL)));
+    // Newcomers make room, and so does the clock.
+    for producer in 0..100 {
+        drop(ask(&mut desk, 10 * CAPACITY + producer, 1).unwrap().commit(desk.now, TTL));
+    }
+    for _ in 0..10 {
+        window.sweep(desk.now);
+    }
+    assert!(window.len() as u64 <= CAPACITY, "{} producers", window.len());
+    let forgotten = honest().filter(|producer| ask(&mut desk, *producer, 2).is_some()).count();
+    assert_eq!(forgotten, 0, "of {}", honest().count());
+    assert!(accounting.evicted(EvictionCause::Capacity) > 3 * CAPACITY);
+}
+
 #[test]
 fn a_producer_lives_for_the_ttl_from_its_last_use() {
     let (window, accounting) = window(4, OnGap::Forward);

@@ -31,6 +31,8 @@ use std::time::Duration;
 const PER_SHARD: usize = 256;
 /// The number of shards of a large window: a power of two.
 const SHARDS: usize = 16;
+/// Producers of a shard that a sweep evicts at most.
+const SWEEP_IDLE: usize = 1024;
 /// Octets kept of a producer's name, for people to read.
 const LONGEST: usize = 64;
 
@@ -151,7 +153,7 @@ impl Producers {
     pub(super) fn new(capacity: usize, numbering: Numbering) -> Producers {
         let count = if capacity < SHARDS * PER_SHARD { 1 } else { SHARDS };
         let words = numbering.words();
-        let room = Arc::new(Room::new(capacity, numbering.on_gap));
+        let room = Arc::new(Room::new(capacity, count, numbering.on_gap));
         let shard = || CacheAligned(Mutex::new(Shard::new(Arc::clone(&room), words)));
         Producers {
             shards: std::iter::repeat_with(shard).take(count).collect(),
@@ -282,7 +284,7 @@ impl Producers {
     pub(super) fn resize(&self, capacity: usize, gone: &mut impl Gone) {
         self.room.set_capacity(capacity);
         // First those shards shrink that have more than their part.
-        for least in [capacity.div_ceil(self.shards.len()), 0] {
+        for least in [self.room.part(), 0] {
             self.shards
                 .iter()
                 .for_each(|shard| self.count_names(&mut shard.lock(), |shard| shard.resize(least, gone)));
@@ -293,6 +295,20 @@ impl Producers {
         self.shards
             .iter()
             .for_each(|shard| self.count_names(&mut shard.lock(), |shard| shard.sweep(now, gone)));
+        self.make_room(gone);
+    }
+
+    /// Evicts producers, those seen least recently in all shards first, until there are no more than there is room for; but at most
+    /// [`SWEEP_IDLE`] for each shard. More of them are there when many were in flight at once.
+    fn make_room(&self, gone: &mut impl Gone) {
+        let mut oldest: Vec<Option<Stamp>> = self.shards.iter().map(|shard| shard.lock().oldest()).collect();
+        for _ in 0..SWEEP_IDLE * self.shards.len() {
+            let first = (0_usize..).zip(&oldest).filter_map(|(at, stamp)| Some((stamp.as_ref()?, at))).min();
+            let Some(((_, at), true)) = first.map(|first| (first, self.room.lacks(0))) else { return };
+            if let (Some(shard), Some(stamp)) = (self.shards.get(at), oldest.get_mut(at)) {
+                *stamp = self.count_names(&mut shard.lock(), |shard| shard.evict_oldest(gone));
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,13 +1,14 @@
 //! One shard of the producers: their records, their bits, and the order in which they make room.
 //!
 //! The room is that of the whole window: a shard that gets more producers than others takes what they leave. It makes room only when the
-//! window is full, and then among its own.
+//! window is full, and then among its own: one for each new one, and some more if it has more than its part. If there are still more producers than
+//! there is room for, because many were in flight at once, a sweep of the window evicts them in the order of all shards.
 //!
 //! A producer with something in flight is in no order: it can't be evicted. It comes back as the most recently seen one when its last
 //! message in flight has its outcome.
 
 use super::numbers::Numbers;
-use super::{Admission, Gone, Leaving, OnGap, ProducerFacts, ProducerImage, ProducerKey};
+use super::{Admission, Gone, Leaving, OnGap, ProducerFacts, ProducerImage, ProducerKey, SWEEP_IDLE};
 use crate::window::engine::{Entry, Stamp};
 use crate::window::key::KeyHash;
 use crate::window::{BodyDigest, EvictionCause};
@@ -20,8 +21,6 @@ use std::time::Duration;
 const NONE: u32 = u32::MAX;
 /// Expired producers that one new producer removes.
 const SWEEP: usize = 2;
-/// Expired producers that a call to `sweep` removes.
-const SWEEP_IDLE: usize = 1024;
 /// Producers that make room for a new one at most. There may be more than there is room for, because what is in flight stays.
 const MAKE_ROOM: usize = 8;
 /// A store learns that a producer lives when this part of its TTL has passed since the last time.
@@ -103,15 +102,21 @@ impl Record {
 pub(super) struct Room {
     capacity: AtomicUsize,
     taken: AtomicUsize,
+    shards: usize,
     on_gap: OnGap,
     /// gaps are counted, and let through
     observing: AtomicBool,
 }
 
 impl Room {
-    pub(super) fn new(capacity: usize, on_gap: OnGap) -> Room {
+    pub(super) fn new(capacity: usize, shards: usize, on_gap: OnGap) -> Room {
         let capacity = AtomicUsize::new(capacity.max(1));
-        Room { capacity, taken: AtomicUsize::new(0), on_gap, observing: AtomicBool::new(false) }
+        Room { capacity, taken: AtomicUsize::new(0), shards, on_gap, observing: AtomicBool::new(false) }
+    }
+
+    /// Returns the part of a shard, if all have the same.
+    pub(super) fn part(&self) -> usize {
+        self.capacity().div_ceil(self.shards)
     }
 
     pub(super) fn set_observing(&self, observing: bool) {
@@ -131,7 +136,7 @@ impl Room {
     }
 
     /// Returns true if this many more find no room.
-    fn lacks(&self, more: usize) -> bool {
+    pub(super) fn lacks(&self, more: usize) -> bool {
         self.taken.load(Relaxed) + more > self.capacity()
     }
 }
@@ -422,7 +427,12 @@ impl Shard {
 
     pub(super) fn sweep(&mut self, now: Stamp, gone: &mut impl Gone) {
         self.sweep_some(SWEEP_IDLE, now, gone);
-        self.make_room(0, SWEEP_IDLE, gone);
+    }
+
+    /// Evicts the producer that was seen least recently. Returns when the next one was seen.
+    pub(super) fn evict_oldest(&mut self, gone: &mut impl Gone) -> Option<Stamp> {
+        self.evict(self.oldest, EvictionCause::Capacity, gone);
+        self.oldest()
     }
 
     pub(super) fn name(&mut self, key: ProducerKey, name: &[u8]) {
@@ -492,7 +502,7 @@ impl Shard {
     /// Adds a producer of which nothing is known, as the most recently seen one.
     fn add(&mut self, key: ProducerKey, epoch: u64, now: Stamp, gone: &mut impl Gone) -> u32 {
         self.sweep_some(SWEEP, now, gone);
-        self.make_room(1, MAKE_ROOM, gone);
+        self.make_room(gone);
         let at = u32::try_from(self.records.len()).unwrap_or(NONE);
         if self.records.len() == self.records.capacity() {
             // By an eighth: the window's memory is counted.
@@ -509,10 +519,12 @@ impl Shard {
         at
     }
 
-    /// Evicts producers with nothing in flight until the window has room for `more`, but no more than `at_once` of them.
-    fn make_room(&mut self, more: usize, at_once: usize, gone: &mut impl Gone) {
-        for _ in 0..at_once {
-            if !self.room.lacks(more) || self.oldest == NONE {
+    /// Evicts producers with nothing in flight until the window has room for one more: one of them, and some more if this shard has more than
+    /// its part.
+    fn make_room(&mut self, gone: &mut impl Gone) {
+        for evicted in 0..MAKE_ROOM {
+            let may_evict = evicted == 0 || self.records.len() >= self.room.part();
+            if !self.room.lacks(1) || self.oldest == NONE || !may_evict {
                 return;
             }
             self.evict(self.oldest, EvictionCause::Capacity, gone);
