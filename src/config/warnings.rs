@@ -7,7 +7,7 @@ use super::{Config, StoreKind, WindowConfig, chaos, guard, upstream};
 use hapax_core::pressure::budget;
 use hapax_core::session::is_loopback;
 use hapax_core::window::set::Pattern;
-use hapax_core::window::{Mode, Release, Remember, StorePolicy};
+use hapax_core::window::{Mode, Release, Remember, Scope, StorePolicy};
 use hapax_core::wire::IdSource;
 
 /// Adds all warnings about this configuration. This machine has `memory` bytes for the process.
@@ -20,6 +20,7 @@ pub(super) fn add(config: &Config, memory: usize, report: &mut Report) {
     warn_memory(config, memory, report);
     warn_stores(config, report);
     warn_releases(config, report);
+    warn_shared_releases(config, report);
     chaos::warn(config, report);
 }
 
@@ -38,6 +39,29 @@ fn warn_releases(config: &Config, report: &mut Report) {
             &source,
             what,
             "make sure that the guard's `queue` and `vhost` match no queue of that window",
+        );
+    }
+}
+
+/// Warns of windows whose ids are released by a delivery that does not show who has published it, although not everybody who may publish one
+/// such message may publish the others.
+fn warn_shared_releases(config: &Config, report: &mut Report) {
+    let windows = (0_usize..).zip(&config.windows);
+    for (index, window) in windows.filter(|(_, window)| window.rules.release == Release::Consumed) {
+        let who = match window.rules.scope {
+            Scope::RoutingKey => continue,
+            Scope::Exchange => "who may write one routing key of an exchange",
+            Scope::Vhost => "who may write to one exchange of this window",
+        };
+        let source = report.source(&format!("{}.scope", guard::path_of(config, index)));
+        let what = format!(
+            "{}: {who} can release the ids of all others there (release = \"consumed\"): the ack of a message counts for its id, whoever has published it",
+            window.title()
+        );
+        report.warning(
+            &source,
+            what,
+            "write scope = \"routing-key\", or let only users publish there who may write everything",
         );
     }
 }
@@ -313,6 +337,21 @@ mod tests {
             ("vhost", "*"),
         ] {
             assert_eq!(warnings(&format!("[[window]]\nname = \"w\"\n{key} = '{text}'\n")), [], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_scope_in_which_some_release_what_is_others_is_told() {
+        for (scope, told) in [("routing-key", false), ("exchange", true), ("vhost", true)] {
+            let window =
+                |release| warnings(&format!("[[window]]\nname = \"w\"\nscope = \"{scope}\"\n{release}"));
+            let found = window("release = \"consumed\"\n");
+            assert_eq!(
+                found.iter().any(|(what, _)| what.contains("release the ids of all others")),
+                told,
+                "{found:?}"
+            );
+            assert_eq!(window(""), []);
         }
     }
 
