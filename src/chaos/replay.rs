@@ -56,7 +56,7 @@ pub struct ReplayFacts {
     pub other_vhost: u64,
     /// not published: their properties or names can't be read, or have no room in a frame
     pub unreadable: u64,
-    /// published, but the connection ended before the answer came; they are not tried again
+    /// taken to be published, but the connection or the run ended before the answer came; they are not tried again
     pub lost: u64,
     /// still waiting; when the run is over they are not published
     pub waiting: u64,
@@ -79,6 +79,29 @@ struct Inner {
     waiting: BTreeMap<(Instant, u64), KeptPublish>,
     bytes: usize,
     facts: ReplayFacts,
+}
+
+/// A message that is being published again. Dropped before its outcome is known, it counts as lost.
+#[derive(Debug)]
+struct Taken<'a> {
+    replays: &'a Replays,
+    has_outcome: bool,
+}
+
+impl Taken<'_> {
+    /// Counts its outcome.
+    fn ends(mut self, count: impl FnOnce(&mut ReplayFacts)) {
+        self.has_outcome = true;
+        self.replays.count(count);
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.has_outcome {
+            self.replays.count(|facts| facts.lost += 1);
+        }
+    }
 }
 
 impl Replays {
@@ -142,10 +165,10 @@ impl Replays {
     }
 
     /// Waits until one is due, and takes it.
-    async fn next(&self) -> KeptPublish {
+    async fn next(&self) -> (KeptPublish, Taken<'_>) {
         loop {
             match self.pop_due(now()) {
-                Ok(publish) => return publish,
+                Ok(publish) => return (publish, Taken { replays: self, has_outcome: false }),
                 Err(Some(due)) => tokio::select! {
                     () = sleep_until(due.into()) => {}
                     () = self.earlier.notified() => {}
@@ -179,17 +202,11 @@ impl Replays {
         node: &Node,
         tls: Option<&Arc<tls::Client>>,
         windows: &LiveWindows<dyn Inspect>,
-        first: KeptPublish,
+        first: (KeptPublish, Taken<'_>),
         done: &impl Fn(u64),
         backoff: &mut Backoff,
     ) -> Result<(), Why> {
-        let live = match BrokerConnection::open(node, tls).await {
-            Ok(live) => live,
-            Err(why) => {
-                self.count(|facts| facts.lost += 1);
-                return Err(why);
-            }
-        };
+        let live = BrokerConnection::open(node, tls).await?;
         let result = async {
             let channel = live.confirming_channel(PATIENCE).await?;
             self.work(&live, &channel, windows, first, done, backoff).await
@@ -204,70 +221,65 @@ impl Replays {
         live: &BrokerConnection,
         channel: &Channel,
         windows: &LiveWindows<dyn Inspect>,
-        first: KeptPublish,
+        first: (KeptPublish, Taken<'_>),
         done: &impl Fn(u64),
         backoff: &mut Backoff,
     ) -> Result<(), Why> {
         let mut outcomes = FuturesUnordered::new();
         let mut next = Some(first);
-        let result = loop {
-            if let Some(publish) = next.take() {
-                match self.send((live, channel), windows, publish).await {
-                    Ok(confirm) => outcomes.extend(confirm),
-                    Err(why) => break Err(why),
-                }
+        loop {
+            if let Some((publish, taken)) = next.take()
+                && let Some((confirm, taken)) = send((live, channel), windows, publish, taken).await?
+            {
+                outcomes.push(async move { (confirm.await, taken) });
             }
             tokio::select! {
-                Some(outcome) = outcomes.next() => match outcome {
+                Some((outcome, taken)) = outcomes.next() => match outcome {
                     Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => {
-                        self.count(|facts| facts.published += 1);
+                        taken.ends(|facts| facts.published += 1);
                         done(1);
                         backoff.reset();
                     }
-                    Ok(Confirmation::Nack(_)) => self.count(|facts| facts.refused += 1),
+                    Ok(Confirmation::Nack(_)) => taken.ends(|facts| facts.refused += 1),
                     Err(error) => {
-                        self.count(|facts| facts.refused += 1);
-                        break Err(Why::from(error));
+                        taken.ends(|facts| facts.refused += 1);
+                        return Err(Why::from(error));
                     }
                 },
                 publish = self.next(), if outcomes.len() < UNCONFIRMED => next = Some(publish),
-                () = live.ended_with(channel) => break Err(Why::new("the connection has ended")),
+                () = live.ended_with(channel) => return Err(Why::new("the connection has ended")),
             }
-        };
-        self.count(|facts| facts.lost += outcomes.len() as u64);
-        result
+        }
     }
+}
 
-    /// Publishes one, if its window has it as stored.
-    async fn send(
-        &self,
-        (live, channel): (&BrokerConnection, &Channel),
-        windows: &LiveWindows<dyn Inspect>,
-        publish: KeptPublish,
-    ) -> Result<Option<PublisherConfirm>, Why> {
-        let found = windows.named(&publish.window).and_then(|window| window.find(publish.claim, now()));
-        if !matches!(found, Some(Found::Seen(_))) {
-            self.count(|facts| facts.not_stored += 1);
-            return Ok(None);
-        }
-        let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(ShortString::from).ok();
-        let parts =
-            (text(&publish.exchange), text(&publish.routing_key), emit::parse_properties(&publish.header));
-        let fits = publish.header.len() <= live.largest_header();
-        let (true, (Some(exchange), Some(routing_key), Some(properties))) = (fits, parts) else {
-            self.count(|facts| facts.unreadable += 1);
-            return Ok(None);
-        };
-        let mut again = without_origin(&properties);
-        if let Some(headers) = properties.headers() {
-            again = again.with_headers(headers.clone());
-        }
-        let options = BasicPublishOptions::default();
-        let sent =
-            within(PATIENCE, channel.basic_publish(exchange, routing_key, options, &publish.body, again))
-                .await;
-        sent.map(Some).inspect_err(|_| self.count(|facts| facts.lost += 1))
+/// Publishes one, if its window has it as stored.
+async fn send<'a>(
+    (live, channel): (&BrokerConnection, &Channel),
+    windows: &LiveWindows<dyn Inspect>,
+    publish: KeptPublish,
+    taken: Taken<'a>,
+) -> Result<Option<(PublisherConfirm, Taken<'a>)>, Why> {
+    let found = windows.named(&publish.window).and_then(|window| window.find(publish.claim, now()));
+    if !matches!(found, Some(Found::Seen(_))) {
+        taken.ends(|facts| facts.not_stored += 1);
+        return Ok(None);
     }
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(ShortString::from).ok();
+    let parts =
+        (text(&publish.exchange), text(&publish.routing_key), emit::parse_properties(&publish.header));
+    let fits = publish.header.len() <= live.largest_header();
+    let (true, (Some(exchange), Some(routing_key), Some(properties))) = (fits, parts) else {
+        taken.ends(|facts| facts.unreadable += 1);
+        return Ok(None);
+    };
+    let mut again = without_origin(&properties);
+    if let Some(headers) = properties.headers() {
+        again = again.with_headers(headers.clone());
+    }
+    let options = BasicPublishOptions::default();
+    let publishing = channel.basic_publish(exchange, routing_key, options, &publish.body, again);
+    Ok(Some((within(PATIENCE, publishing).await?, taken)))
 }
 
 fn weight(publish: &KeptPublish) -> usize {

@@ -5,10 +5,12 @@ use crate::e2e::http;
 use crate::e2e::publisher::{Publisher, check, persistent, publish_while};
 use crate::e2e::raw::{Login, Publish, Raw, Told, method_frame};
 use crate::e2e::retry;
-use crate::e2e::site::Site;
+use crate::e2e::site::{Site, own_rabbit, without_relay};
 use crate::e2e::wait::{self, PATIENCE, now};
+use crate::hostile::alarm;
 use amq_protocol::protocol::{AMQPClass, basic, channel};
 use amq_protocol::types::AMQPValue;
+use hapax_core::session::{ChaosFault, ChaosPlan, ChaosShares};
 use hapax_testbed::{Leash, free_port};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,15 +19,18 @@ use std::time::Duration;
 
 /// A relay before which chaos is allowed in this vhost. Messages are published again through a listener of its own.
 fn troubled(vhost: &str) -> Option<Site> {
+    Site::of_relay(vhost, &config(vhost, "guest"))
+}
+
+fn config(vhost: &str, again: &str) -> String {
     let port = free_port().unwrap();
-    let config = format!(
+    format!(
         "[chaos]\nenabled = true\nvhosts = [\"{vhost}\"]\n\
-         [chaos.replay]\nuri = \"amqp://guest:guest@127.0.0.1:{port}/{vhost}\"\n\
+         [chaos.replay]\nuri = \"amqp://{again}:{again}@127.0.0.1:{port}/{vhost}\"\n\
          [[listener]]\naddress = \"127.0.0.1:{port}\"\n\
          [[window]]\nname = \"orders\"\n\
          [[guard]]\nname = \"workers\"\nqueue = \"q*\"\nttl = \"1h\"\ncapacity = 100000\n"
-    );
-    Site::of_relay(vhost, &config)
+    )
 }
 
 fn start(site: &Site, order: &Value) {
@@ -360,4 +365,67 @@ fn a_drain_ends_the_run_and_lets_confirms_go() {
     assert!(refused.0 == 409 && refused.1.contains("about to end"), "{refused:?}");
     drop(client);
     assert!(site.relay_mut().ended().success());
+}
+
+/// Whether the messages of the connection that was there before a run with this seed come again in its second half.
+fn all_are_due_late(seed: u64, messages: usize) -> bool {
+    let plan = ChaosPlan {
+        seed,
+        shares: ChaosShares::default(),
+        hold_for: Duration::ZERO,
+        windows: None,
+        until: now(),
+    };
+    let late = |draw: u64| (u64::MAX / 2..u64::MAX / 10 * 9).contains(&draw);
+    (1..=messages as u64).all(|number| late(plan.draw(ChaosFault::Replay, !0, number)))
+}
+
+/// The broker has no memory left and reads nothing, so nobody says whether the user who publishes again may do so. The run ends in its time, each
+/// message that was picked is in its report, and when the broker reads again, everything is there once.
+#[test]
+fn a_run_that_publishes_again_before_a_broker_without_memory_ends_in_time() {
+    const IDS: usize = 4;
+    if without_relay() {
+        return;
+    }
+    let rabbit = own_rabbit();
+    let site = Site::on(&rabbit, "troubled-alarm", &config("troubled-alarm", "again"));
+    site.add_user("again", ".*");
+    let mut client = site.client();
+    client.confirming(1);
+    client.declare(1, "q", &[]);
+    let began = now();
+    let seed = (0..).find(|seed| all_are_due_late(*seed, IDS)).unwrap();
+    start(&site, &json!({ "seed": seed, "duration": "4s", "replay": 1.0, "windows": ["orders"] }));
+    let ids: Vec<String> = (0..IDS).map(|id| id.to_string()).collect();
+    for id in &ids {
+        client.publish_and_settle(1, &Publish::to("q", id));
+    }
+    alarm::watermark(&rabbit, "0.000001", "1");
+    let report = || site.relay().api("GET", "/api/v1/chaos", "")["run"].clone();
+    let report = wait::until("the run is over", PATIENCE, || {
+        let report = report();
+        (report["running"] == false).then_some(report)
+    });
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    let count = |what: &str| report["replays"][what].as_u64().expect(what);
+    let kinds =
+        ["published", "refused", "not_stored", "full", "other_vhost", "unreadable", "lost", "waiting"];
+    let counted: u64 = kinds.iter().map(|kind| count(kind)).sum();
+    assert_eq!((count("picked"), counted), (IDS as u64, IDS as u64), "{report:#}");
+    assert!(count("lost") > 0, "{report:#}");
+    alarm::watermark(&rabbit, "0.4", "0");
+    assert_eq!(client.publish_and_settle(1, &Publish::to("q", "last")).len(), 1, "it goes on");
+    // What was sent before the end is judged now.
+    wait::until("nobody publishes again", PATIENCE, || {
+        let connections = site.relay().api("GET", "/api/v1/connections", "");
+        (connections["connections"].as_array().unwrap().len() == 1).then_some(())
+    });
+    let mut direct = site.direct();
+    direct.open_channel(1);
+    let mut held = direct.drain(1, "q");
+    held.sort();
+    let mut all = [ids, vec!["last".to_owned()]].concat();
+    all.sort();
+    assert_eq!(held, all);
 }

@@ -6,7 +6,7 @@ use crate::e2e::wait::{PATIENCE, until};
 use hapax_testbed::Rabbit;
 
 /// The watermark in force, and how many alarms there are then.
-fn watermark(rabbit: &Rabbit, fraction: &str, alarms: &str) {
+pub(crate) fn watermark(rabbit: &Rabbit, fraction: &str, alarms: &str) {
     rabbit.eval(&format!("ok = vm_memory_monitor:set_vm_memory_high_watermark({fraction}).")).unwrap();
     until("the alarm", PATIENCE, || {
         (rabbit.eval("length(rabbit_alarm:get_alarms()).").unwrap() == alarms).then_some(())

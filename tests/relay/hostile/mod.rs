@@ -11,7 +11,7 @@
     reason = "a failed step is a failed test, and a few of them measure time"
 )]
 
-mod alarm;
+pub(crate) mod alarm;
 mod before_login;
 mod channels;
 mod closed_by_broker;
