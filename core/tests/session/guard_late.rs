@@ -12,7 +12,7 @@ use crate::support::pair::Pair;
 use amq_protocol::types::AMQPValue;
 use std::sync::Arc;
 
-fn late(how: Late) -> (Post, Arc<LateWindow>) {
+pub(super) fn late(how: Late) -> (Post, Arc<LateWindow>) {
     let mut late = None;
     let post = Post::with(|_| (), |window| late.insert(LateWindow::with(window, how)).clone());
     (post, late.unwrap())

@@ -21,6 +21,7 @@ mod external;
 mod flow;
 mod forced;
 mod guard;
+mod guard_cost;
 mod guard_ends;
 mod guard_gets;
 mod guard_late;

@@ -56,18 +56,24 @@ impl Gets {
         self.gets.push_back(Get { number: self.drawn, guarded, no_ack, method, reply: None });
     }
 
+    /// Returns the question of this number. There is none between two that are there.
+    fn get(&mut self, number: u64) -> Option<&mut Get> {
+        let behind = number.checked_sub(self.gets.front()?.number)?;
+        self.gets.get_mut(usize::try_from(behind).ok()?)
+    }
+
     /// Takes the question that the broker answers now: its number, its guard, and whether its client does not ack.
     pub(super) fn answered(&mut self) -> Option<(u64, Option<Arc<Guarded>>, bool)> {
         let number = self.asked.pop_front()?;
-        let get = self.gets.iter().find(|get| get.number == number)?;
+        let get = self.get(number)?;
         Some((number, get.guarded.clone(), get.no_ack))
     }
 
     /// Notes that the question is asked again. Returns the method.
     pub(super) fn again(&mut self, number: u64) -> Option<Bytes> {
-        let get = self.gets.iter().find(|get| get.number == number)?;
+        let method = self.get(number)?.method.clone();
         self.asked.push_back(number);
-        Some(get.method.clone())
+        Some(method)
     }
 
     /// Returns true if the client's next answer is that to this question.
@@ -82,9 +88,10 @@ impl Gets {
 
     /// Keeps the answer to a question until it is its turn.
     pub(super) fn reply(&mut self, number: u64, reply: Reply) {
-        if let Some(get) = self.gets.iter_mut().find(|get| get.number == number) {
-            self.bytes += reply.weight();
+        let weight = reply.weight();
+        if let Some(get) = self.get(number) {
             get.reply = Some(reply);
+            self.bytes += weight;
         }
     }
 
