@@ -2,6 +2,7 @@
 //! killed.
 
 mod effects;
+mod storm;
 mod tags;
 
 use super::clients;
