@@ -318,6 +318,37 @@ fn a_crowd_in_flight_leaves_those_who_come_after_it_alone() {
     assert!(accounting.evicted(EvictionCause::Capacity) > 3 * CAPACITY);
 }
 
+/// An operator in a hurry: the window is made smaller, larger and empty while everybody has something in flight.
+#[test]
+fn a_capacity_that_changes_while_all_are_in_flight_counts_when_they_are_not() {
+    for (capacity, flush) in [(4_800, false), (100, false), (100, true)] {
+        let (window, _) = window(capacity, OnGap::Reject);
+        let mut desk = Desk::new(&window);
+        let mut ask = |producer, number| match desk.ask(random(producer, number)) {
+            Verdict::Fresh(reservation) => reservation,
+            other => panic!("{producer}: {other:?}"),
+        };
+        (0..4_800).for_each(|producer| drop(ask(producer, 1).commit(base(), TTL)));
+        let known = window.len() as u64;
+        let first = 4_800 - known.min(4_800);
+        let working: Vec<Reservation> = (first..4_800).map(|producer| ask(producer, 2)).collect();
+        window.resize(1, base());
+        assert_eq!(window.len(), working.len(), "nobody in flight is evicted");
+        if flush {
+            assert_eq!(window.flush(base()), working.len());
+        }
+        window.resize(50, base());
+        // A gap is none for who is not known.
+        let more = if flush { Some(ask(first, 7)) } else { None };
+        working.into_iter().for_each(|reservation| drop(reservation.commit(base(), TTL)));
+        drop(more.map(|reservation| reservation.commit(base(), TTL)));
+        (0..10).for_each(|_| window.sweep(base()));
+        assert_eq!((window.len(), window.in_flight()), (50, 0));
+        let is_seen = |producer| window.get(random(producer, 2), base()).is_some();
+        assert_eq!((first..4_800).filter(|producer| is_seen(*producer)).count(), 50, "its numbers are known");
+    }
+}
+
 #[test]
 fn a_producer_lives_for_the_ttl_from_its_last_use() {
     let (window, accounting) = window(4, OnGap::Forward);
