@@ -8,8 +8,8 @@
 //! the vhost of the URI of `[duplicates]`, by Hapax's own user: what its rights allow is what the operator has configured. A copy
 //! therefore has nothing of its message that would use these rights in another way: no `user-id`, and no `CC` and `BCC`, which are further routing keys.
 //!
-//! A message that the broker does not accept closes the channel, and so it takes the copies of others with it. What is known to be such a one is
-//! taken out ([`without_origin`]), or left out.
+//! A message that the broker does not accept closes the channel, and then the copies of others are lost, too. Therefore a copy goes without the
+//! properties that the broker would refuse ([`without_origin`]), and a message whose header is too large gets no copy.
 //!
 //! A copy carries [`WINDOW`]. A publish that does is never copied: copies that come back through Hapax go round only once.
 

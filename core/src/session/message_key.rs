@@ -44,7 +44,7 @@ impl MessageKey {
         }
     }
 
-    /// Returns true if this is the claim of the message, whoever publishes it: it is not the user's own.
+    /// Returns true if the message has this claim whoever publishes it. False: the claim is the user's own.
     pub(super) fn is_common(claim: Claim, header: &[u8], body: &[u8], route: &Route) -> bool {
         let Some(judge) = route.judge() else { return false };
         let Ok(found) = ContentHeader::parse(header, &judge.window.rules().id) else { return false };

@@ -156,7 +156,7 @@ fn held_acks_are_written_when_the_run_ends_and_when_the_client_closes() {
     assert_eq!(pair.to_client(), connection_close_ok());
 }
 
-/// What waits has the bound of all that has no answer, however long the confirms are held.
+/// Messages whose confirms are held count as unresolved, however long that takes.
 #[test]
 fn held_acks_have_the_bound_of_unresolved_messages() {
     let desk = Desk::with(|plan| plan.settings.max_unresolved = 100);

@@ -1,4 +1,4 @@
-//! Point 17 behind a guard: the work for a delivery, a verdict or a settle does not grow with what waits.
+//! Point 17 behind a guard: a delivery, a verdict or a settle costs the same however many deliveries wait.
 
 use super::guard_late::late;
 use super::guard_post::{Post, done, job};

@@ -385,7 +385,7 @@ fn dead_letters_of_one_second_are_no_gap_and_no_zombies() {
     assert_eq!(desk.count_like(|event| matches!(event, Event::OutOfSequence(_))), 0);
 }
 
-/// What the window would have said is what it says when it is switched on: a gap that was forwarded is no gap any more.
+/// A gap that was observed and forwarded is no gap any more when the window is switched on.
 #[test]
 fn a_gap_that_was_observed_stops_nobody_when_the_window_is_switched_on() {
     let desk = Desk::with(|plan| {

@@ -285,7 +285,8 @@ fn a_window_with_room_for_all_its_producers_evicts_none() {
 #[test]
 fn a_crowd_in_flight_leaves_those_who_come_after_it_alone() {
     const CAPACITY: u64 = 4_800;
-    let (window, accounting) = window(CAPACITY as usize, OnGap::Forward);
+    let capacity = usize::try_from(CAPACITY).unwrap();
+    let (window, accounting) = window(capacity, OnGap::Forward);
     let mut desk = Desk::new(&window);
     let ask = |desk: &mut Desk, producer, number| match desk.ask(random(producer, number)) {
         Verdict::Fresh(reservation) => Some(reservation),

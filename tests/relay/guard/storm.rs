@@ -67,7 +67,7 @@ impl<'a> Worker<'a> {
         loop {
             match self.client.next(1) {
                 Told::Delivered { tag, message } => {
-                    self.take(tag, &String::from_utf8_lossy(message.id().unwrap()))
+                    self.take(tag, &String::from_utf8_lossy(message.id().unwrap()));
                 }
                 Told::Method(_) => return,
                 told => panic!("{told:?} after {:?}", self.steps),
@@ -81,10 +81,10 @@ impl<'a> Worker<'a> {
         self.held.insert(tag, id.to_owned());
     }
 
-    /// Changes the prefetch. What was acked before counts when this is answered.
+    /// Changes the prefetch. When it is answered, the acks before it count.
     fn prefetch(&mut self) {
         let qos = basic::Qos {
-            prefetch_count: 1 + self.rng.below(12) as u16,
+            prefetch_count: u16::try_from(1 + self.rng.below(12)).unwrap(),
             global: !self.is_quorum && self.rng.below(2) == 0,
         };
         self.call(&basic(basic::AMQPMethod::Qos(qos)));
@@ -99,7 +99,7 @@ impl<'a> Worker<'a> {
 
     /// One of the tags that it holds, and those that a settle of it means.
     fn pick(&mut self) -> Option<(u64, bool, BTreeMap<u64, String>)> {
-        let at = self.rng.below(self.held.len().max(1) as u64) as usize;
+        let at = usize::try_from(self.rng.below(self.held.len().max(1) as u64)).unwrap();
         let tag = *self.held.keys().nth(at)?;
         let multiple = self.rng.below(3) == 0;
         let meant = match multiple {
@@ -152,7 +152,7 @@ impl<'a> Worker<'a> {
             .send(1, &basic(basic::AMQPMethod::Get(basic::Get { queue: "jobs".into(), no_ack: false })));
         match self.client.next(1) {
             Told::Delivered { tag, message } => {
-                self.take(tag, &String::from_utf8_lossy(message.id().unwrap()))
+                self.take(tag, &String::from_utf8_lossy(message.id().unwrap()));
             }
             Told::Method(AMQPClass::Basic(basic::AMQPMethod::GetEmpty(_))) => {}
             told => panic!("{told:?} after {:?}", self.steps),
@@ -233,7 +233,7 @@ fn storm(vhost: &str, kind: &str) {
             });
         }
     });
-    // Copies that waited are hidden by whoever consumes next.
+    // One more consumer gets the copies that had waited. It is shown none of them.
     let mut last = Worker::new(&site, &done, kind == "quorum", Rng(1));
     wait::until("the queue is empty", PATIENCE, || {
         last.prefetch();

@@ -1,6 +1,6 @@
 //! Deliveries that wait in their order, because a window's store has not been heard yet about the first of them.
 //!
-//! Each has a number, and stands as far behind the first one as its number says. So an answer finds its delivery at once, however many wait.
+//! Each has a number, and the numbers have no gaps. An answer finds its delivery by the number, however many wait.
 
 use super::withheld::{Known, Withheld};
 use crate::window::{ForgetCause, Ticket, Verdict};
