@@ -241,7 +241,7 @@ impl Driver {
                 let how = octets.next();
                 if let Some(reservation) = self.held.pop() {
                     match how & 1 {
-                        0 => drop(reservation.commit(self.now, self.local.ttl())),
+                        0 => drop(reservation.through(self.local.clone()).commit(self.now, self.local.ttl())),
                         _ => drop(reservation),
                     }
                     self.pump();
@@ -321,7 +321,11 @@ impl Driver {
         let mailbox = Arc::new(Mailbox::new());
         let verdict = reserve_one(&self.local, key(id), self.now, &mailbox, Ticket(0));
         if let Verdict::Fresh(reservation) = verdict {
-            self.held.push(reservation);
+            // If it is given up, the window that is late passes the place on to who waits for it.
+            self.held.push(match &self.late {
+                Some(late) => reservation.through(late.clone()),
+                None => reservation,
+            });
         }
     }
 
