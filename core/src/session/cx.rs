@@ -246,6 +246,13 @@ impl Link {
     }
 }
 
+impl Drop for Link {
+    /// The session is over, and its channels are gone: nobody acts on late verdicts any more.
+    fn drop(&mut self) {
+        self.mailbox.close();
+    }
+}
+
 /// Channels of one connection that may live on at the upstream after their client has closed them. They count for the limits
 /// of the user and the process, and each has an outcome to wait for. A client that wants more has to wait for `close-ok`.
 const HIDDEN: usize = 64;

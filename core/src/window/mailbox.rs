@@ -1,7 +1,10 @@
 //! The mailbox of a session. A window puts late verdicts there, each as a letter: the verdict, and the ticket of the question. A window
 //! can also call the session without a letter: then it remembers more commits than before.
+//!
+//! A letter may hold a [`Wait`](super::Wait), which holds the mailbox. So a mailbox with letters does not end by itself: its session closes
+//! it. Otherwise a window could let a publish through that nobody takes out, and its id would be in flight until the process ends.
 
-use super::Verdict;
+use super::{ForgetCause, Verdict};
 use parking_lot::Mutex;
 use std::task::Waker;
 
@@ -20,6 +23,8 @@ struct Inner {
     letters: Vec<(Ticket, Verdict)>,
     /// True if a window has called the session without a letter.
     is_called: bool,
+    /// The session is over. What comes is thrown away.
+    is_closed: bool,
     waker: Option<Waker>,
 }
 
@@ -33,12 +38,31 @@ impl Mailbox {
     pub fn deliver(&self, ticket: Ticket, verdict: Verdict) {
         let waker = {
             let mut inner = self.inner.lock();
+            if inner.is_closed {
+                drop(inner);
+                return discard(verdict);
+            }
             inner.letters.push((ticket, verdict));
             inner.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Throws away all letters, and those that come from now on: the session is over.
+    pub fn close(&self) {
+        let letters = {
+            let mut inner = self.inner.lock();
+            inner.is_closed = true;
+            std::mem::take(&mut inner.letters)
+        };
+        // Who waits leaves first. Otherwise the publishes that are given up would promote these, one after the other.
+        let (fresh, others): (Vec<_>, Vec<_>) = letters
+            .into_iter()
+            .map(|(_, verdict)| verdict)
+            .partition(|verdict| matches!(verdict, Verdict::Fresh(_)));
+        others.into_iter().chain(fresh).for_each(discard);
     }
 
     /// Wakes the session's task without a letter. A window does so when it has come to a position that the session waits for.
@@ -77,5 +101,13 @@ impl Mailbox {
             slot => *slot = Some(waker.clone()),
         }
         false
+    }
+}
+
+/// Throws a verdict away that nobody will act on.
+fn discard(verdict: Verdict) {
+    // The message was never sent, so it is not in doubt.
+    if let Verdict::Fresh(reservation) = verdict {
+        reservation.forget(ForgetCause::ChannelClosed);
     }
 }
