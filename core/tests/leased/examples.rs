@@ -20,19 +20,19 @@ pub const SYNC: StorePolicy =
     StorePolicy { remember: Remember::Sync, delay: MS, on_outage: OnOutage::Continue };
 
 /// A relay, and one publisher of it.
-struct Relay {
-    window: Arc<LeasedWindow<Accounting>>,
+pub struct Relay {
+    pub window: Arc<LeasedWindow<Accounting>>,
     accounting: Arc<Accounting>,
-    mailbox: Arc<Mailbox>,
+    pub mailbox: Arc<Mailbox>,
     tickets: u64,
 }
 
 impl Relay {
-    fn new(id: u64, now: Instant) -> Relay {
+    pub fn new(id: u64, now: Instant) -> Relay {
         Relay::with(id, Rules::named("orders"), SYNC, now)
     }
 
-    fn with(id: u64, rules: Rules, policy: StorePolicy, now: Instant) -> Relay {
+    pub fn with(id: u64, rules: Rules, policy: StorePolicy, now: Instant) -> Relay {
         Relay::of(id, KeyMaker::new((1, 2)), rules, policy, now)
     }
 
@@ -60,7 +60,7 @@ impl Relay {
         Relay { window, accounting, mailbox: Arc::new(Mailbox::new()), tickets: 0 }
     }
 
-    fn ask(&mut self, key: u128, now: Instant) -> Verdict {
+    pub fn ask(&mut self, key: u128, now: Instant) -> Verdict {
         self.tickets += 1;
         reserve_one(&self.window, Key(key), now, &self.mailbox, Ticket(self.tickets))
     }
@@ -74,7 +74,7 @@ impl Relay {
     }
 
     /// Publishes; the guard of the question is of no use any more when its answer is there.
-    fn publish(&mut self, key: u128, redis: &mut Redis, now: Instant) -> Verdict {
+    pub fn publish(&mut self, key: u128, redis: &mut Redis, now: Instant) -> Verdict {
         match self.ask(key, now) {
             Verdict::Pending(wait) => {
                 let verdict = self.letter(redis, now);
@@ -85,11 +85,11 @@ impl Relay {
         }
     }
 
-    fn fresh(&mut self, key: u128, redis: &mut Redis, now: Instant) -> Reservation {
+    pub fn fresh(&mut self, key: u128, redis: &mut Redis, now: Instant) -> Reservation {
         fresh(self.publish(key, redis, now))
     }
 
-    fn elsewhere(&mut self, key: u128, redis: &mut Redis, now: Instant) -> Wait {
+    pub fn elsewhere(&mut self, key: u128, redis: &mut Redis, now: Instant) -> Wait {
         match self.publish(key, redis, now) {
             Verdict::InFlight(wait) => wait,
             other => panic!("{key} should be in flight and is {other:?}"),
@@ -97,7 +97,7 @@ impl Relay {
     }
 
     /// Publishes to an upstream that acks.
-    fn store(&mut self, key: u128, redis: &mut Redis, now: Instant) {
+    pub fn store(&mut self, key: u128, redis: &mut Redis, now: Instant) {
         let reservation = self.fresh(key, redis, now);
         let committed = reservation.commit(now, Memo::new(TTL, BodyDigest::of(b"body")));
         redis.serve(&self.window, now);
@@ -105,7 +105,7 @@ impl Relay {
     }
 
     /// The identities of `hapax_core::window::event`.
-    fn adds_up(&self) {
+    pub fn adds_up(&self) {
         let accounting = &self.accounting;
         let removed = self.window.entries().unwrap() as u64 + accounting.evicted_total();
         let unsettled = accounting.forgotten_total() + self.window.in_flight().unwrap() as u64;

@@ -1,4 +1,5 @@
-//! Relays that share one Redis. [`redis`] is a model of Redis that is dumber than the code. [`examples`] are transcripts; in [`relays`]
+//! Relays that share one Redis. [`redis`] is a model of Redis that is dumber than the code. [`examples`] are transcripts, [`races`] those in
+//! which two things happen at the same time; in [`relays`]
 //! two or three relays and their publishers do random things, relays are killed and paused, connections are cut, and a model
 //! looks at the history of the verdicts. A seed replays it.
 
@@ -6,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
 
 mod examples;
+mod races;
 mod redis;
 mod relays;
 #[allow(dead_code, reason = "the simulation uses all of it")]

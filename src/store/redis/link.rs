@@ -240,6 +240,7 @@ impl Link {
         if flush.is_some() || !self.unwritten.is_empty() || records.len() >= MOST {
             shared.window.put_back(std::mem::take(&mut questions));
         }
+        questions.retain(|question| shared.window.is_to_be_asked(question));
         if records.is_empty() && questions.is_empty() {
             return None;
         }

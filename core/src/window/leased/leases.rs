@@ -214,11 +214,10 @@ impl Leases {
         self.inner.lock().take(key, lease)
     }
 
-    /// Notes that the lease is ours. Returns those who have waited for it.
-    pub(super) fn hold(&self, claim: Claim, lease: Lease, now: Instant) -> VecDeque<Waiter> {
-        let (mut inner, key) = (self.inner.lock(), claim.key());
-        inner.held.insert(key, Held { claim, lease, since: now });
-        inner.take(key, lease)
+    /// Notes that the lease is ours. If it is for a publish, its key is in flight already: a lease that is held of a key that is not in
+    /// flight is one that nobody needs any more.
+    pub(super) fn hold(&self, claim: Claim, lease: Lease, now: Instant) {
+        self.inner.lock().held.insert(claim.key(), Held { claim, lease, since: now });
     }
 
     /// Notes that another relay has the key. Returns those who do not know it yet, and drops those who find no room.
@@ -356,6 +355,12 @@ impl Leases {
             let (claim, lease) = (asked.claim, asked.lease);
             inner.out.push_back(Question { claim, lease, what: Request::Lease });
         }
+    /// Returns the keys of leases that are older than this.
+    pub(super) fn older(&self, age: Duration, now: Instant) -> Vec<Key> {
+        let inner = self.inner.lock();
+        inner.held.iter().filter(|(_, held)| now >= held.since + age).map(|(key, _)| *key).collect()
+    }
+
     }
 
     /// Returns when the next key is to be asked about again.

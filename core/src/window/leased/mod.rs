@@ -100,6 +100,12 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         self.leases.take(most)
     }
 
+    /// Returns true if the question is still to be asked. A lease is not renewed whose publish has its outcome: it would be there again, and
+    /// nobody would give it back. To be asked when the records are taken.
+    pub fn is_to_be_asked(&self, question: &Question) -> bool {
+        question.what != Request::Renew || self.leases.of(question.claim.key()) == Some(question.lease)
+    }
+
     /// Puts questions back that were taken and not asked, before the others.
     pub fn put_back(&self, questions: Vec<Question>) {
         self.leases.put_back(questions);
@@ -186,18 +192,23 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
     }
 
     /// The lease is ours: the first publish that waits for it is fresh.
+    ///
+    /// Nobody hears that before all are judged and the lease is held. The first one may be given up at once, and its lease with it. Who is
+    /// judged after that would be let through without a lease, and another relay would let the same id through.
     fn granted(self: &Arc<Self>, claim: Claim, lease: Lease, now: Instant) {
-        let waiters = self.leases.hold(claim, lease, now);
-        let mut is_first = true;
-        for waiter in waiters {
-            let Some(mailbox) = waiter.mailbox.upgrade() else { continue };
+        let judge = |waiter: Waiter| {
+            let mailbox = waiter.mailbox.upgrade()?;
             let verdict = self.judge(claim, now, &mailbox, waiter.ticket);
-            if std::mem::take(&mut is_first) && waiter.is_told && matches!(verdict, Verdict::Fresh(_)) {
+            if waiter.is_told && matches!(verdict, Verdict::Fresh(_)) {
                 self.log.notice(Event::Promoted);
             }
-            mailbox.deliver(waiter.ticket, verdict);
-        }
-        self.settle(claim.key(), Some(lease));
+            Some((mailbox, waiter.ticket, verdict))
+        };
+        let waiters = self.leases.settle(claim.key(), lease);
+        let letters: Vec<_> = waiters.into_iter().filter_map(judge).collect();
+        self.leases.hold(claim, lease, now);
+        letters.into_iter().for_each(|(mailbox, ticket, verdict)| mailbox.deliver(ticket, verdict));
+        self.settle(claim.key());
     }
 
     /// The number is not let through: all publishes that have waited hear it.
@@ -222,9 +233,7 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
             (Value::Leased(relay, held), _) if relay == self.relay && held == lease => {
                 self.granted(claim, lease, now);
             }
-            (Value::Leased(relay, _), _) if relay == self.relay => {
-                self.ask_again(question, Request::Replace(value));
-            }
+            (Value::Leased(relay, _), _) if relay == self.relay => self.is_here(question, value, now),
             // (Of a number, Redis itself says that it counts as stored by then.)
             (Value::Leased(_, held), None) if held.keep > 0 && !is_number => {
                 self.ask_again(question, Request::Look);
@@ -249,6 +258,23 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         }
     }
 
+    /// This relay itself has the key. A publish of it is in flight: all who have waited wait for that one. Its lease must stay what it is,
+    /// because its commit and its rollback take that one away. If none is in flight, the lease is one that nobody needs any more.
+    fn is_here(self: &Arc<Self>, question: &Question, value: Vec<u8>, now: Instant) {
+        let Question { claim, lease, .. } = *question;
+        let key = claim.key();
+        if !self.leases.is_asked(key, lease) || !self.table().is_in_flight(key) {
+            return self.ask_again(question, Request::Replace(value));
+        }
+        for waiter in self.leases.settle(key, lease) {
+            let Some(mailbox) = waiter.mailbox.upgrade() else { continue };
+            let ask = Ask { claim, ticket: waiter.ticket };
+            let known = Table::reserve_known(self, |window| window.table(), &ask, now, &mailbox);
+            mailbox.deliver(waiter.ticket, known.unwrap_or_else(|| Arc::clone(self).ask(&ask, &mailbox)));
+        }
+        self.leases.wake();
+    }
+
     fn ask_again(&self, question: &Question, what: Request) {
         let Question { claim, lease, .. } = *question;
         if self.leases.is_asked(claim.key(), lease) || self.table().is_in_flight(claim.key()) {
@@ -264,7 +290,10 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         body: BodyDigest,
         now: Instant,
     ) {
-        let claim = question.claim;
+        let (claim, lease) = (question.claim, question.lease);
+        if !self.leases.is_asked(claim.key(), lease) {
+            return;
+        }
         self.log.bring(claim, life, body, now);
         for waiter in self.leases.settle(claim.key(), question.lease) {
             let Some(mailbox) = waiter.mailbox.upgrade() else { continue };
@@ -324,10 +353,10 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         verdict.unwrap_or(Verdict::Crowded)
     }
 
-    /// Gives a lease back if its key is not in flight here any more. The caller names the lease that it has had: another publish may get
-    /// one at any moment, and its key is not in flight yet then.
-    fn settle(&self, key: Key, lease: Option<Lease>) {
-        if let Some(lease) = lease
+    /// Gives a lease back if its key is not in flight here any more. The lease is read first: another publish may get one at any moment,
+    /// and its key is in flight before that lease is held.
+    fn settle(&self, key: Key) {
+        if let Some(lease) = self.leases.of(key)
             && !self.table().is_in_flight(key)
         {
             self.leases.release(key, lease);
@@ -349,9 +378,7 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
                         mailbox.deliver(ticket, verdict);
                     }
                 }
-                unanswered
-                    .iter()
-                    .for_each(|question| self.settle(question.claim.key(), Some(question.lease)));
+                unanswered.iter().for_each(|question| self.settle(question.claim.key()));
             }
         }
     }
@@ -360,7 +387,7 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
     pub fn works(&self, now: Instant) {
         self.log.recovered();
         if self.log.is_down() {
-            self.leases.renew(Duration::ZERO, now);
+            self.renew(Duration::ZERO, now);
         }
         self.log.store_works(now);
     }
@@ -379,13 +406,19 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
     pub fn handle_timeout(&self, now: Instant) {
         self.leases.poll(now);
         if !self.log.is_down() {
-            self.leases.renew(self.lease_time / RENEWALS, now);
+            self.renew(self.lease_time / RENEWALS, now);
         }
     }
 
     /// Returns the number of leases that are held.
     pub fn leases(&self) -> usize {
         self.leases.held()
+    }
+
+    /// Renews leases that are older than this. One that nobody needs is given back: renewed for ever, it would hold other relays up.
+    fn renew(&self, age: Duration, now: Instant) {
+        self.leases.older(age, now).into_iter().for_each(|key| self.settle(key));
+        self.leases.renew(age, now);
     }
 
     /// Sets what Redis says of itself.

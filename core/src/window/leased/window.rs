@@ -140,13 +140,12 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
     /// Nobody is promoted by the memory alone: the lease may have ended, and another relay may have it. Who waits asks Redis.
     fn rollback(self: Arc<Self>, claim: Claim, turn: Turn, cause: ForgetCause) {
         let key = claim.key();
-        let lease = self.leases.of(key);
         if self.decides_alone() {
             self.log.pass_on(claim, turn, cause).deliver(Arc::clone(&self) as _, claim);
-            return self.settle(key, lease);
+            return self.settle(key);
         }
         let (next, waiters) = self.log.give_up(claim, turn, cause);
-        self.settle(key, lease);
+        self.settle(key);
         for (mailbox, ticket) in waiters {
             let joined = self.leases.ask(claim, self.keep(), (&mailbox, ticket), true, usize::MAX);
             let wait = Wait::new(Arc::clone(&self) as _, claim, Arc::clone(&mailbox), ticket);
