@@ -49,6 +49,8 @@ struct Asked {
     elsewhere: Option<Elsewhere>,
     /// how often another relay had it
     tries: u32,
+    /// Somebody has it forgotten. An answer that says "seen" may be older than that.
+    is_doubted: bool,
 }
 
 /// Another relay has the key.
@@ -107,7 +109,9 @@ impl Leases {
         let Some(asked) = inner.asked.get_mut(&key) else {
             let lease = inner.draw(keep);
             let waiters = VecDeque::from([waiter]);
-            inner.asked.insert(key, Asked { claim, lease, waiters, elsewhere: None, tries: 0 });
+            inner
+                .asked
+                .insert(key, Asked { claim, lease, waiters, elsewhere: None, tries: 0, is_doubted: false });
             inner.out.push_back(Question { claim, lease, what: Request::Lease });
             return Joined::Pending;
         };
@@ -207,6 +211,26 @@ impl Leases {
     /// Returns true if somebody waits for this lease.
     pub(super) fn is_asked(&self, key: Key, lease: Lease) -> bool {
         self.inner.lock().asked.get(&key).is_some_and(|asked| asked.lease == lease)
+    }
+
+    /// Doubts what Redis says of a claim before it is asked again: somebody has the claim forgotten.
+    pub(super) fn doubt(&self, claim: Claim) {
+        let key = claim.key();
+        self.inner.lock().asked.get_mut(&key).into_iter().for_each(|asked| asked.is_doubted = true);
+    }
+
+    /// Doubts it of all these claims.
+    pub(super) fn doubt_all(&self, is_meant: impl Fn(Claim) -> bool) {
+        let mut inner = self.inner.lock();
+        let asked = inner.asked.values_mut().filter(|asked| is_meant(asked.claim));
+        asked.for_each(|asked| asked.is_doubted = true);
+    }
+
+    /// Returns true if the answer to the question about this lease is doubted. The next answer is not.
+    pub(super) fn is_doubted(&self, key: Key, lease: Lease) -> bool {
+        let mut inner = self.inner.lock();
+        let asked = inner.asked.get_mut(&key).filter(|asked| asked.lease == lease);
+        asked.is_some_and(|asked| std::mem::take(&mut asked.is_doubted))
     }
 
     /// Ends the waiting for this lease. Returns those who have waited.
@@ -331,6 +355,12 @@ impl Leases {
         }
     }
 
+    /// Returns the keys of leases that are older than this.
+    pub(super) fn older(&self, age: Duration, now: Instant) -> Vec<Key> {
+        let inner = self.inner.lock();
+        inner.held.iter().filter(|(_, held)| now >= held.since + age).map(|(key, _)| *key).collect()
+    }
+
     /// Renews leases that are older than this.
     pub(super) fn renew(&self, age: Duration, now: Instant) {
         let waker = {
@@ -355,12 +385,6 @@ impl Leases {
             let (claim, lease) = (asked.claim, asked.lease);
             inner.out.push_back(Question { claim, lease, what: Request::Lease });
         }
-    /// Returns the keys of leases that are older than this.
-    pub(super) fn older(&self, age: Duration, now: Instant) -> Vec<Key> {
-        let inner = self.inner.lock();
-        inner.held.iter().filter(|(_, held)| now >= held.since + age).map(|(key, _)| *key).collect()
-    }
-
     }
 
     /// Returns when the next key is to be asked about again.

@@ -28,7 +28,7 @@ mod window;
 pub use question::{Answer, Question, Request};
 pub use value::{Lease, millis};
 
-use super::logged::{AtStore, Batch, LoggedWindow, RelayId, StorePolicy};
+use super::logged::{AtStore, Batch, LoggedWindow, RelayId, StorePolicy, Written};
 use super::table::Table;
 use super::*;
 use leases::{Joined, Leases, Waiter};
@@ -295,7 +295,12 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
             return;
         }
         self.log.bring(claim, life, body, now);
-        for waiter in self.leases.settle(claim.key(), question.lease) {
+        // (Who forgets doubts first. So either this is seen here, or the memory forgets what was just brought.)
+        if self.leases.is_doubted(claim.key(), lease) {
+            self.table().forget(claim, now);
+            return self.ask_again(question, Request::Lease);
+        }
+        for waiter in self.leases.settle(claim.key(), lease) {
             let Some(mailbox) = waiter.mailbox.upgrade() else { continue };
             let ask = Ask { claim, ticket: waiter.ticket };
             let known = Table::reserve_known(self, |window| window.table(), &ask, now, &mailbox);
@@ -410,15 +415,15 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
         }
     }
 
-    /// Returns the number of leases that are held.
-    pub fn leases(&self) -> usize {
-        self.leases.held()
-    }
-
     /// Renews leases that are older than this. One that nobody needs is given back: renewed for ever, it would hold other relays up.
     fn renew(&self, age: Duration, now: Instant) {
         self.leases.older(age, now).into_iter().for_each(|key| self.settle(key));
         self.leases.renew(age, now);
+    }
+
+    /// Returns the number of leases that are held.
+    pub fn leases(&self) -> usize {
+        self.leases.held()
     }
 
     /// Sets what Redis says of itself.
@@ -428,11 +433,24 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
 
     /// Forgets everything that is known here, because it may be wrong. Redis knows what is seen, but for what is still to be written.
     pub fn forget_memory(&self, now: Instant) {
+        self.leases.doubt_all(|_| true);
+        self.log.doubt(&Written::Flushed);
         self.log.forget_written(None, now);
     }
 
-    /// Takes what another relay has told all the others: what it has forgotten, flushed, or changed.
+    /// Takes what another relay has told all the others: what it has forgotten, flushed, or changed. Redis may have said before that
+    /// it has an id, or has taken it, and the reply is still on its way. So both are doubted first. (The memory may know too little: then
+    /// Redis is asked.)
     pub fn merge(&self, batch: &Batch, now: Instant, wall: SystemTime) -> Vec<Change> {
+        for record in &batch.records {
+            match record {
+                Written::Forgotten(claim) => self.leases.doubt(*claim),
+                Written::ProducerForgotten(producer) => self.leases.doubt_all(|claim| claim.is_of(*producer)),
+                Written::Flushed => self.leases.doubt_all(|_| true),
+                _ => continue,
+            }
+            self.log.doubt(record);
+        }
         self.log.merge(batch, now, wall).changes
     }
 }

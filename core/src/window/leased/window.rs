@@ -75,6 +75,7 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
 
     /// The publish waits until Redis has forgotten the record, and not for the lease.
     fn republish(self: Arc<Self>, claim: Claim, now: Instant) -> Republish {
+        self.leases.doubt(claim);
         let (placed, forgotten) = self.log.place_republish(claim, now);
         if matches!(forgotten, Remembered::At(_)) && !self.log.is_down() {
             self.leases.claim(claim, self.keep());
@@ -194,11 +195,13 @@ impl<L: Listener + ?Sized> Window for LeasedWindow<L> {
     }
 
     fn disown(&self, claim: Claim, now: Instant) {
+        self.leases.doubt(claim);
         self.log.disown(claim, now);
     }
 
     /// While another relay's publish of it is in flight, that one's outcome decides.
     fn release(&self, claim: Claim, now: Instant) {
+        self.leases.doubt(claim);
         self.log.release(claim, now);
     }
 
@@ -296,10 +299,12 @@ impl<L: Listener + ?Sized> Inspect for LeasedWindow<L> {
     }
 
     fn forget(&self, claim: Claim, now: Instant) -> Option<bool> {
+        self.leases.doubt(claim);
         Inspect::forget(&*self.log, claim, now)
     }
 
     fn flush(&self, now: Instant) -> Option<usize> {
+        self.leases.doubt_all(|_| true);
         Inspect::flush(&*self.log, now)
     }
 
@@ -340,6 +345,7 @@ impl<L: Listener + ?Sized> Inspect for LeasedWindow<L> {
     }
 
     fn forget_producer(&self, producer: ProducerKey, now: Instant) -> Option<bool> {
+        self.leases.doubt_all(|claim| claim.is_of(producer));
         self.log.forget_producer(producer, now)
     }
 

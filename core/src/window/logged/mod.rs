@@ -366,6 +366,21 @@ impl<L: Listener + ?Sized> LoggedWindow<L> {
         &self.inner
     }
 
+    /// Notes what another relay has had forgotten. A commit of it whose writing is not known yet may be older: the memory forgets it when it
+    /// is. Only for a store that is asked about what the memory does not know.
+    pub(in crate::window) fn doubt(&self, record: &Written) {
+        let _order = self.order.lock();
+        match record {
+            Written::Forgotten(claim) => self.queue.disown(*claim),
+            Written::ProducerForgotten(producer) => self.queue.disown_producer(*producer),
+            Written::Flushed => self.queue.flush(),
+            Written::Seen { .. }
+            | Written::Touched { .. }
+            | Written::Producer { .. }
+            | Written::Changed(_) => {}
+        }
+    }
+
     /// Returns true if the store takes nothing at present.
     pub(in crate::window) fn is_down(&self) -> bool {
         self.is_down.load(Relaxed)
