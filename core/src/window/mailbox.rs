@@ -1,8 +1,8 @@
 //! The mailbox of a session. A window puts late verdicts there, each as a letter: the verdict, and the ticket of the question. A window
 //! can also call the session without a letter: then it remembers more commits than before.
 //!
-//! A letter may hold a [`Wait`](super::Wait), which holds the mailbox. So a mailbox with letters does not end by itself: its session closes
-//! it. Otherwise a window could let a publish through that nobody takes out, and its id would be in flight until the process ends.
+//! A letter may hold a [`Wait`](super::Wait), which holds the mailbox. A mailbox with such a letter does not end by itself, so its session
+//! closes it. Otherwise a window could let a publish through that nobody takes out, and its id would be in flight until the process ends.
 
 use super::{ForgetCause, Verdict};
 use parking_lot::Mutex;
@@ -23,7 +23,7 @@ struct Inner {
     letters: Vec<(Ticket, Verdict)>,
     /// True if a window has called the session without a letter.
     is_called: bool,
-    /// The session is over. What comes is thrown away.
+    /// The session is over: later letters are thrown away.
     is_closed: bool,
     waker: Option<Waker>,
 }
@@ -57,7 +57,7 @@ impl Mailbox {
             inner.is_closed = true;
             std::mem::take(&mut inner.letters)
         };
-        // Who waits leaves first. Otherwise the publishes that are given up would promote these, one after the other.
+        // Waits leave their queues first. Otherwise the publishes that are given up would promote these, one after the other.
         let (fresh, others): (Vec<_>, Vec<_>) = letters
             .into_iter()
             .map(|(_, verdict)| verdict)

@@ -34,7 +34,7 @@ fn asked(relay: &Relay, redis: &mut Redis, now: Instant) -> (Question, Answer) {
     (question, answer)
 }
 
-/// What another relay tells: it has the id forgotten.
+/// Another relay tells that it has the id forgotten.
 fn told(relay: &Relay, now: Instant) {
     let batch = Batch { relay: RelayId(9), records: vec![Written::Forgotten(id())] };
     relay.window.merge(&batch, now, SystemTime::UNIX_EPOCH);

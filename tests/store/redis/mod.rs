@@ -1,8 +1,11 @@
 //! `store = "redis"`: relays that share a Redis, in front of one RabbitMQ.
 
 mod faults;
+mod history;
+mod linear;
 mod numbers;
 pub(crate) mod server;
+mod story;
 mod strangers;
 
 use crate::e2e::kills::{Lane, Outcome, Plan, killed_again_and_again};

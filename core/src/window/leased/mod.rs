@@ -193,8 +193,8 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
 
     /// The lease is ours: the first publish that waits for it is fresh.
     ///
-    /// Nobody hears that before all are judged and the lease is held. The first one may be given up at once, and its lease with it. Who is
-    /// judged after that would be let through without a lease, and another relay would let the same id through.
+    /// Nobody hears that before all are judged and the lease is held. The first one may be given up at once, and its lease with it. A
+    /// publish that is judged after that would be let through without a lease, and another relay would let the same id through.
     fn granted(self: &Arc<Self>, claim: Claim, lease: Lease, now: Instant) {
         let judge = |waiter: Waiter| {
             let mailbox = waiter.mailbox.upgrade()?;
@@ -295,7 +295,7 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
             return;
         }
         self.log.bring(claim, life, body, now);
-        // (Who forgets doubts first. So either this is seen here, or the memory forgets what was just brought.)
+        // (A forget comes after its doubt. If the doubt is not there yet, the memory forgets what was just brought.)
         if self.leases.is_doubted(claim.key(), lease) {
             self.table().forget(claim, now);
             return self.ask_again(question, Request::Lease);
@@ -439,8 +439,8 @@ impl<L: Listener + ?Sized> LeasedWindow<L> {
     }
 
     /// Takes what another relay has told all the others: what it has forgotten, flushed, or changed. Redis may have said before that
-    /// it has an id, or has taken it, and the reply is still on its way. So both are doubted first. (The memory may know too little: then
-    /// Redis is asked.)
+    /// it has an id, or has taken it, and the reply is still on its way. Both replies are doubted before the memory forgets. (If the memory
+    /// knows too little, Redis is asked.)
     pub fn merge(&self, batch: &Batch, now: Instant, wall: SystemTime) -> Vec<Change> {
         for record in &batch.records {
             match record {
