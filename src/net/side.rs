@@ -260,11 +260,11 @@ impl Side {
 
     /// Makes room in the read buffer. Returns how many bytes to read.
     fn make_room(&mut self) -> usize {
-        let most = match self.last_read {
-            _ if self.short_reads => READ_SMALL,
-            ..IDLE_READ => READ_IDLE,
-            ..READ => READ,
-            _ => READ_LARGE,
+        let most = match (self.short_reads, self.last_read) {
+            (true, _) => READ_SMALL,
+            (false, count) if count < IDLE_READ => READ_IDLE,
+            (false, count) if count < READ => READ,
+            (false, _) => READ_LARGE,
         };
         if self.inbox.capacity() - self.inbox.len() < IDLE_READ {
             self.inbox.reserve(most);
@@ -466,7 +466,7 @@ mod tests {
             poll_fn(|cx| side.poll_ready(true, cx)).await;
             side.read();
             largest = largest.max(side.inbox.capacity());
-            side.inbox.split();
+            drop(side.inbox.split());
         }
         assert!(largest >= READ_LARGE, "{largest}");
         writes.await.unwrap().unwrap();
