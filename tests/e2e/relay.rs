@@ -245,6 +245,11 @@ impl Relay {
         status
     }
 
+    /// Waits until its log has these words. A line may come a moment after what it tells of.
+    pub fn until_says(&self, words: &str) {
+        wait::until(words, wait::PATIENCE, || self.log().contains(words).then_some(()));
+    }
+
     /// All that it has said.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")

@@ -129,6 +129,6 @@ fn a_drain_by_the_api_is_a_drain() {
         other => panic!("{other:?}"),
     }
     assert!(site.relay_mut().ended().success());
-    let log = site.relay().log();
-    assert!(log.contains("order of 127.0.0.1:") && log.contains("drained; good bye"), "{log}");
+    site.relay().until_says("order of 127.0.0.1:");
+    site.relay().until_says("drained; good bye");
 }

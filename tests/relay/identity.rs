@@ -224,6 +224,7 @@ async fn a_client_that_can_send_only_strings() {
     let metrics = site.metrics();
     let bad = |header| metrics.sum("bad_headers_total", &[("header", header)]);
     assert_eq!([bad("x-hapax-bypass"), bad("x-cache-ttl"), bad("x-death")], [2.0, 1.0, 0.0]);
+    site.relay().until_says("can't be understood");
     let log = site.relay().log();
     let lines =
         log.lines().filter(|line| line.contains("can't be understood") && line.contains("x-hapax-bypass"));

@@ -217,7 +217,7 @@ fn p19_copies_that_the_broker_does_not_take_slow_nobody() {
     let waiting = |site: &Site| site.metrics().sum("duplicates_copies_waiting", &[]);
     assert!(waiting(&site) <= 50.0);
     wait::until("all are given up", wait::PATIENCE, || (uncopied(&site) >= 500.0).then_some(()));
-    assert!(site.relay().log().contains("duplicates_to"), "the log says why");
+    site.relay().until_says("duplicates_to");
     declare_copies(&mut direct);
     wait::until("a copy comes", wait::PATIENCE, || {
         acked(&client.publish_and_settle(1, &Publish::to("q", "a")));

@@ -52,6 +52,7 @@ fn p15_an_address_has_its_share_and_refusals_are_few_lines() {
         assert!(turned_away.is_err());
     }
     let seconds = begin.elapsed().as_secs() as usize + 1;
+    site.relay().until_says(REFUSED);
     let lines = site.relay().log().matches(REFUSED).count();
     assert!((1..=seconds).contains(&lines), "{lines} lines in {seconds} s");
     let metrics = site.metrics();

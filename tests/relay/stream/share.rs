@@ -86,7 +86,7 @@ fn a_producer_goes_on_at_the_other_relay() {
     let key = list["producers"][0]["key"].as_str().unwrap();
     one.api("DELETE", &format!("/api/v1/windows/{}/producers/{key}", stage.name), "");
     stage.until_known(&other, 0);
-    assert!(other.log().contains("producer or number forgotten at another relay"));
+    other.until_says("producer or number forgotten at another relay");
 }
 
 #[test]

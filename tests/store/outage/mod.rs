@@ -254,7 +254,7 @@ fn ends<S: Store>(name: &str, mut store: S, says: &str) {
     assert!(stage.relay.ended().success());
     let took = began.elapsed();
     assert!(took < Duration::from_secs(4), "it ends {took:?} after SIGTERM");
-    assert!(stage.relay.log().contains(says), "what is forgotten is said: {}", stage.relay.log());
+    stage.relay.until_says(says);
     store.go_on();
 }
 

@@ -189,7 +189,7 @@ fn a_redis_that_answers_with_an_error_is_not_that_of_others() {
     redis.add_user(&["-set"]);
     let url = redis.url().replace("redis://", "redis://hapax:PASSWORD@");
     let relay = Relay::start_before(&shared_rabbit().uri(), &config(&redis, &url, ""), 503);
-    assert!(relay.log().contains("NoPerm"), "{}", relay.log());
+    relay.until_says("NoPerm");
     redis.add_user(&[]);
     wait::until("Redis works", PATIENCE, || (relay.metrics().sum("store_up", &[]) == 1.0).then_some(()));
 }
