@@ -374,8 +374,10 @@ fn real_key(
     let scope = if window == 1 { Scope::Exchange } else { Scope::RoutingKey };
     let (exchange, routing_key) = (EXCHANGES[exchange].as_bytes(), ROUTING_KEYS[routing_key].as_bytes());
     let scoped = shared.keys.scoped(scope, VHOST.as_bytes(), exchange, routing_key);
+    let is_dead = death.is_some();
     let scoped = death.map_or(scoped, |death| scoped.with_death(&death));
     if sequence {
+        let scoped = if is_dead { scoped.with_number(epoch.into(), number.into()) } else { scoped };
         let producer = scoped.producer(producer.as_bytes());
         return Claim::Sequence { producer, epoch: epoch.into(), number: number.into() };
     }

@@ -34,8 +34,8 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A producer: window, exchange, routing key (if it is in the scope), its name, and whether its messages have died.
-type Producer = (usize, usize, usize, String, bool);
+/// A producer: window, exchange, routing key (if it is in the scope), and its name.
+type Producer = (usize, usize, usize, String);
 
 /// The record of a run.
 #[derive(Debug, Default)]
@@ -183,13 +183,14 @@ impl Truth {
         u32::try_from(self.publishes.len()).expect("fewer than four billion")
     }
 
-    /// Returns the producer of a publish, and the epoch; `None`: its window does not count.
+    /// Returns the producer of a publish, and the epoch; `None`: its window does not count, or it is a dead letter, of which each is a
+    /// producer of its own.
     fn counts(&self, what: What) -> Option<(Producer, u32)> {
         let (window, exchange, routing_key, id) = self.key(what)?;
         let Counted { producer, epoch, .. } = counted(id);
-        let is_dead = id != without_death(id);
-        let counts = self.deduplicates && self.windows[window].sequence;
-        counts.then_some(((window, exchange, routing_key, producer, is_dead), epoch))
+        let is_alive = id == without_death(id);
+        let counts = self.deduplicates && self.windows[window].sequence && is_alive;
+        counts.then_some(((window, exchange, routing_key, producer), epoch))
     }
 
     /// The relay has taken all of it.
