@@ -1,7 +1,7 @@
 //! Waits for the begin of the drain, beside everything else that a connection waits for.
 //!
 //! All connections share one list of those who wait, and its locks. To join and leave the list at each wait would cost more than a
-//! small message. So a connection joins it once. It asks again only if the value has changed, or if it is another task by now.
+//! small message. Each connection therefore joins it once. It asks again only if the value has changed, or if it is another task by now.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -401,7 +401,7 @@ impl Pump<'_> {
         let (waits, is_turn_over) = (self.holding.is_waiting(), self.session.is_turn_over());
         let mut room = pin!(waits.then(|| self.holding.wait_for_room()));
         let mut turn = pin!(is_turn_over.then(tokio::task::yield_now));
-        // Whatever has woken the task, both sockets are read and what is due is handled. So the order starves nobody.
+        // Whatever has woken the task, both sockets are read and what is due is handled: the order of these questions starves nobody.
         poll_fn(|cx| {
             if !drained && drain.poll_begun(cx).is_ready() {
                 return Poll::Ready(Wake::Drain);

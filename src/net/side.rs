@@ -34,7 +34,7 @@ const PEER_CLOSES_WITHIN: Duration = Duration::from_millis(500);
 const PEER_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// The most slices that one write passes to the kernel.
 const SLICES: usize = 64;
-/// A list of so many slices is long enough for a message of a publisher that waits for each ack. It is made much faster.
+/// As many slices as a single message or ack needs. A short list is made much faster than a long one.
 const FEW: usize = 4;
 
 /// The outcome of one read.
