@@ -3,6 +3,7 @@
 use super::super::plan::{MILLI, Micros, SECOND, WindowPlan};
 use super::{LinkId, ModelKey, Publish, Truth, Uid};
 use hapax_core::window::OnDuplicate;
+use std::collections::BTreeSet;
 
 impl Truth {
     /// (b): no other copy was stored within the window of one whose outcome the relay has learnt.
@@ -395,13 +396,16 @@ impl Truth {
         };
         let WindowPlan { capacity, observe, .. } = self.windows[window];
         let has_room = capacity > 1000 && !observe;
+        let given_up = self.publishes.iter().filter(|p| p.republish && p.forwarded.is_none());
+        let given_up: BTreeSet<ModelKey> = given_up.filter_map(|p| self.key(p.what)).collect();
         let forgotten = (0..self.next_uid()).find(|uid| {
             let p = self.of(*uid);
             let lives = p.known.is_some_and(|known| known + self.ttl(*uid) > now + 2 * MILLI);
             let key = self.key(p.what).filter(|key| key.0 == window && promised(p) && lives);
-            // What its consumer publishes again may have made it unknown.
+            // What its consumer publishes again makes it unknown, also if that is given up before it is forwarded.
             key.is_some_and(|key| {
-                !self.overtaken.contains_key(&key) && !self.consumed.contains_key(&key) && !remembers(key)
+                let is_overtaken = self.overtaken.contains_key(&key) || given_up.contains(&key);
+                !is_overtaken && !self.consumed.contains_key(&key) && !remembers(key)
             })
         });
         if let Some(uid) = forgotten.filter(|_| is_safe && has_room && self.deduplicates) {
